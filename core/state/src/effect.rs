@@ -1,0 +1,42 @@
+//! Everything a state machine can ask of the outside, as one enum.
+
+use bytes::Bytes;
+use throng_protocol::ids::{ChannelNumber, Seq, ShardId};
+
+/// What must be done after a command was applied. Tests assert these lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Write a record.
+    Put {
+        /// The record's key inside the shard.
+        key: Bytes,
+        /// The record, its version byte first.
+        value: Bytes,
+    },
+    /// Remove a record; it may be absent.
+    Delete {
+        /// The record's key inside the shard.
+        key: Bytes,
+    },
+    /// Answer whoever proposed the command; exactly one per command. Every replica produces it,
+    /// the one that proposed uses it. Encoded as a `Reply`, see the `reply` module.
+    Reply(Bytes),
+    /// A channel's log grew; feeds of it can be read up to `head`.
+    Advanced {
+        /// The channel.
+        channel: ChannelNumber,
+        /// Its last entry.
+        head: Seq,
+    },
+    /// An outbox record was added; the leader sends it until it is acknowledged.
+    Outbox(Outgoing),
+}
+
+/// One outbox record: what this shard must tell another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The number of the record in this shard's outbox: dense, from 1.
+    pub number: u64,
+    /// The shard it is for.
+    pub target: ShardId,
+}

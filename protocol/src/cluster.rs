@@ -1,0 +1,478 @@
+//! The wire between our own nodes: edge to core, and core to core.
+//!
+//! ALPN `throng-cluster/1`, mutual TLS, the same frames as the client wire; payloads are the enums
+//! of this module in postcard. Both ends are ours and are upgraded together, one step apart at
+//! most: [`ClusterHello`] negotiates the version before anything else. The feed messages serve
+//! core → edge and edge → edge alike.
+//!
+//! Postcard numbers enum variants by their order: new ones go to the end.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::code::Code;
+use crate::ids::{
+    AppId, ChannelId, ChannelNumber, ClientMessageId, EdgeId, Epoch, GroupId, NodeId, Position, Seq, ShardId, Ts,
+    UserId, UserNumber,
+};
+use crate::placement::ClusterMap;
+
+/// The ALPN of this wire.
+pub const ALPN: &[u8] = b"throng-cluster/1";
+
+/// The versions of this module that this build speaks, newest first.
+pub const VERSIONS: &[u16] = &[1];
+
+/// First message on every lane, in both directions; the connection is closed when no version is common.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterHello {
+    /// The versions the sender speaks.
+    pub versions: Vec<u16>,
+    /// The cluster the sender belongs to; another cluster's node is refused.
+    pub cluster: String,
+}
+
+/// Who a peer is; taken from its certificate, never from what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum PeerId {
+    /// A core node.
+    Core(NodeId),
+    /// An edge.
+    Edge(EdgeId),
+    /// An operator's tool.
+    Admin,
+}
+
+/// What a user may do in a group, as management knew it at `version`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantClaims {
+    /// The app.
+    pub app: AppId,
+    /// The group.
+    pub group: GroupId,
+    /// The member.
+    pub user: UserId,
+    /// The member's number.
+    pub number: UserNumber,
+    /// The version of the group's management state the grant was made from.
+    pub version: u64,
+    /// Management version at which the user became a member.
+    pub since: u64,
+    /// When the grant was made, Unix milliseconds.
+    pub issued_ms: u64,
+}
+
+/// A grant as it travels: the claims in postcard, and their HMAC-SHA256 under the cluster key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Which cluster key sealed it.
+    pub key_id: u32,
+    /// [`GrantClaims`] in postcard.
+    pub claims: Bytes,
+    /// HMAC-SHA256 over `claims`.
+    pub seal: [u8; 32],
+}
+
+/// A channel as edges know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelInfo {
+    /// The app.
+    pub app: AppId,
+    /// The group.
+    pub group: GroupId,
+    /// The channel's name.
+    pub channel: ChannelId,
+    /// Its number.
+    pub number: ChannelNumber,
+    /// The message shard that holds its log.
+    pub shard: ShardId,
+}
+
+/// What an entry of a channel's log is. Numbers are on both wires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum EntryKind {
+    /// A message.
+    Message,
+}
+
+impl EntryKind {
+    /// The number on the client wire.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Message => 1,
+        }
+    }
+
+    /// The name in exports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Message => "message",
+        }
+    }
+}
+
+/// One entry of a channel's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Position.
+    pub seq: Seq,
+    /// Time stamp.
+    pub ts: Ts,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Who sent it, by number.
+    pub sender_number: UserNumber,
+    /// Who sent it, by name.
+    pub sender: UserId,
+    /// The sender's key.
+    pub client_message_id: ClientMessageId,
+    /// The body, opaque.
+    pub body: Bytes,
+}
+
+/// A message to append.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Append {
+    /// The channel's number.
+    pub channel: ChannelNumber,
+    /// The sender's grant for the channel's group.
+    pub grant: Grant,
+    /// The sender's key.
+    pub client_message_id: ClientMessageId,
+    /// When the sender first tried, Unix milliseconds of the server's clock as the client knows it.
+    pub first_attempt_ms: u64,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Where a page starts and which way it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Direction {
+    /// Entries behind (greater than) the anchor, ascending.
+    After,
+    /// Entries before (less than) the anchor, returned ascending as well.
+    Before,
+}
+
+/// A request of one node to another; answered by exactly one [`Answer`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// The cluster's map; any node answers from what it holds.
+    Map,
+    /// An app's token keys. Any node of the meta shard.
+    App {
+        /// The app.
+        app: AppId,
+    },
+    /// Registers an app or replaces its keys. Admin only.
+    PutApp {
+        /// The app.
+        app: AppId,
+        /// Its keys.
+        keys: Vec<AppKey>,
+    },
+    /// A user's number, issued at the first call.
+    User {
+        /// The app.
+        app: AppId,
+        /// The user.
+        user: UserId,
+    },
+    /// Creates a group, its creator being the first member. Idempotent for the same creator.
+    CreateGroup {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The creator.
+        user: UserId,
+        /// The creator's number.
+        number: UserNumber,
+    },
+    /// Creates a channel. Idempotent: answers with the channel if a member creates it again.
+    CreateChannel {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The channel.
+        channel: ChannelId,
+        /// Who asks; must be a member.
+        number: UserNumber,
+    },
+    /// Joins a group. Idempotent.
+    Join {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The user.
+        user: UserId,
+        /// The user's number.
+        number: UserNumber,
+    },
+    /// Leaves a group. Idempotent.
+    Leave {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The user's number.
+        number: UserNumber,
+    },
+    /// A grant for a member.
+    Grant {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The user.
+        user: UserId,
+        /// The user's number.
+        number: UserNumber,
+    },
+    /// A channel by name. Linearizable.
+    Channel {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// Appends a message to a channel's log.
+    Append {
+        /// The message shard of the channel.
+        shard: ShardId,
+        /// The message.
+        append: Append,
+    },
+    /// A page of a channel's log, confirmed by a quorum. With `grant: None` for admins and edges'
+    /// own gap repair only.
+    Page {
+        /// The message shard of the channel.
+        shard: ShardId,
+        /// The channel.
+        channel: ChannelNumber,
+        /// The anchor; not part of the page itself.
+        anchor: Seq,
+        /// Which way.
+        direction: Direction,
+        /// Most entries, at most `PAGE_ENTRIES_MAX`.
+        limit: u32,
+    },
+    /// What this node hosts and which shards it leads. Admin only.
+    Status,
+}
+
+/// A key that verifies an app's tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppKey {
+    /// The `kid` of tokens signed with it.
+    pub kid: String,
+    /// The one algorithm of this key; tokens naming another are refused.
+    pub algorithm: TokenAlgorithm,
+    /// The secret (HS256) or the public key (Ed25519, raw 32 bytes).
+    pub material: Bytes,
+}
+
+/// Signature algorithms of tokens; fixed per key, so that a token cannot choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum TokenAlgorithm {
+    /// HMAC-SHA256 with a shared secret of at least 32 bytes.
+    Hs256,
+}
+
+/// Why a request was refused, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// Another node leads the shard; `None` while an election runs. Ask that one, or again later.
+    NotLeader {
+        /// The leader, if this node knows one.
+        leader: Option<NodeId>,
+    },
+    /// A numbered error for the client.
+    Code {
+        /// The code.
+        code: Code,
+        /// What happened, for people.
+        text: String,
+    },
+}
+
+/// The answer to a [`Request`].
+pub type Answer = Result<Reply, Refusal>;
+
+/// What a granted request returns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// To `Map`.
+    Map(ClusterMap),
+    /// To `App`; `None` for an unknown app.
+    App(Option<Vec<AppKey>>),
+    /// To requests that only succeed.
+    Done,
+    /// To `User`.
+    User(UserNumber),
+    /// To `CreateChannel` and `Channel`.
+    Channel(ChannelInfo),
+    /// To `Grant`.
+    Grant(Grant),
+    /// To `Append`.
+    Appended {
+        /// The channel's epoch.
+        epoch: Epoch,
+        /// The message's position.
+        seq: Seq,
+        /// Its time stamp.
+        ts: Ts,
+        /// Whether it was appended by an earlier attempt.
+        repeat: bool,
+    },
+    /// To `Page`.
+    Page(Page),
+    /// To `Status`.
+    Status(NodeStatus),
+}
+
+/// A page of a channel's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    /// The channel's epoch.
+    pub epoch: Epoch,
+    /// The position before the first entry of the page for this reader.
+    pub prev: Seq,
+    /// The entries, ascending.
+    pub entries: Vec<Entry>,
+    /// The last entry of the log when the page was read.
+    pub head: Seq,
+}
+
+/// A node's shards, for operators.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// The node.
+    pub node: NodeId,
+    /// Its replicas.
+    pub shards: Vec<ShardStatus>,
+}
+
+/// One replica of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardStatus {
+    /// The shard.
+    pub shard: ShardId,
+    /// The leader this replica knows.
+    pub leader: Option<NodeId>,
+    /// Raft term.
+    pub term: u64,
+    /// Last log index.
+    pub last_log: u64,
+    /// Last applied index.
+    pub applied: u64,
+    /// Why the replica has stopped, if it has.
+    pub failed: Option<String>,
+}
+
+/// What a follower of feeds asks of its upstream, which is a core node or another edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FeedRequest {
+    /// Follow a channel from behind a position; answered by `Opened` or `Refused`, then `Batch`es.
+    Follow {
+        /// The channel.
+        channel: ChannelInfo,
+        /// Everything up to here is held; `Position::default()` to start at the head.
+        position: Position,
+    },
+    /// Stop following.
+    Unfollow {
+        /// The channel.
+        channel: ChannelNumber,
+    },
+}
+
+/// What an upstream tells a follower.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FeedEvent {
+    /// The feed is open. Batches begin behind `from`.
+    Opened {
+        /// The channel.
+        channel: ChannelNumber,
+        /// The channel's epoch.
+        epoch: Epoch,
+        /// The position the feed begins behind.
+        from: Seq,
+        /// The last entry of the log now.
+        head: Seq,
+    },
+    /// Entries, ascending, complete.
+    Batch {
+        /// The channel.
+        channel: ChannelNumber,
+        /// The channel's epoch.
+        epoch: Epoch,
+        /// The entry before the first, for this feed.
+        prev: Seq,
+        /// The entries; at least one.
+        entries: Vec<Entry>,
+    },
+    /// The position asked for cannot be served (other epoch, or before the oldest kept entry):
+    /// start anew from `head`.
+    Reset {
+        /// The channel.
+        channel: ChannelNumber,
+        /// The channel's epoch.
+        epoch: Epoch,
+        /// The last entry of the log.
+        head: Seq,
+    },
+    /// This upstream cannot feed that channel; ask another node.
+    Refused {
+        /// The channel.
+        channel: ChannelNumber,
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
+/// What the bytes of a message of this wire are not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a cluster message cannot be decoded: {0}")]
+pub struct ClusterDecodeError(String);
+
+/// Encodes a message of this wire.
+pub fn encode<T: Serialize>(message: &T) -> Bytes {
+    let bytes = postcard::to_stdvec(message).expect("invariant: messages of this module hold no unsized sequences");
+    Bytes::from(bytes)
+}
+
+/// Decodes a message of this wire; trailing bytes are refused.
+pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ClusterDecodeError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((message, [])) => Ok(message),
+        Ok((_, rest)) => Err(ClusterDecodeError(format!("{} bytes are left over", rest.len()))),
+        Err(error) => Err(ClusterDecodeError(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_comes_out_as_it_went_in_and_leftovers_are_refused() {
+        let request = Request::Join {
+            app: AppId::new("app").expect("valid"),
+            group: GroupId::new("group").expect("valid"),
+            user: UserId::new("user").expect("valid"),
+            number: UserNumber(7),
+        };
+        let mut bytes = encode(&request).to_vec();
+        assert_eq!(decode::<Request>(&bytes), Ok(request));
+        bytes.push(0);
+        assert!(decode::<Request>(&bytes).is_err());
+        assert!(decode::<Request>(&bytes[..3]).is_err());
+    }
+}
