@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
 use crate::ids::{
-    AppId, ChannelId, ChannelNumber, ClientMessageId, EdgeId, Epoch, GroupId, NodeId, Position, Seq, ShardId, Ts,
-    UserId, UserNumber,
+    AppId, ChannelId, ChannelNumber, ClientMessageId, EdgeId, Epoch, GroupId, NodeId, Position, Seq, ShardId,
+    Ts, UserId, UserNumber,
 };
 use crate::placement::ClusterMap;
 
@@ -444,7 +444,8 @@ pub struct ClusterDecodeError(String);
 
 /// Encodes a message of this wire.
 pub fn encode<T: Serialize>(message: &T) -> Bytes {
-    let bytes = postcard::to_stdvec(message).expect("invariant: messages of this module hold no unsized sequences");
+    let bytes =
+        postcard::to_stdvec(message).expect("invariant: messages of this module hold no unsized sequences");
     Bytes::from(bytes)
 }
 

@@ -45,7 +45,9 @@ impl FrameError {
 /// Takes the first frame off `buffer`, or `None` while more bytes are needed. Nothing is taken
 /// unless a whole frame is there; an oversized frame is refused by its header alone.
 pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
-    let Some((length, length_bytes)) = decode_length(buffer)? else { return Ok(None) };
+    let Some((length, length_bytes)) = decode_length(buffer)? else {
+        return Ok(None);
+    };
     if length > FRAME_BYTES_MAX {
         return Err(FrameError::TooLarge(length));
     }
@@ -57,18 +59,27 @@ pub fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
     }
     buffer.advance(length_bytes);
     let kind = buffer.get_u8();
-    Ok(Some(Frame { kind, payload: buffer.split_to(length).freeze() }))
+    Ok(Some(Frame {
+        kind,
+        payload: buffer.split_to(length).freeze(),
+    }))
 }
 
 fn decode_length(buffer: &[u8]) -> Result<Option<(usize, usize)>, FrameError> {
     let mut length = 0usize;
     for place in 0..3 {
-        let Some(&byte) = buffer.get(place) else { return Ok(None) };
+        let Some(&byte) = buffer.get(place) else {
+            return Ok(None);
+        };
         length |= usize::from(byte & 0x7f) << (7 * place);
         if byte & 0x80 == 0 {
             // A last byte of zero behind others is a longer form of a shorter number.
             let shortest = place == 0 || byte != 0;
-            return if shortest { Ok(Some((length, place + 1))) } else { Err(FrameError::Length) };
+            return if shortest {
+                Ok(Some((length, place + 1)))
+            } else {
+                Err(FrameError::Length)
+            };
         }
     }
     Err(FrameError::Length)
@@ -84,7 +95,10 @@ pub fn encode(kind: u8, payload: &[u8]) -> Bytes {
 
 /// Writes a frame's header for a payload of `length` bytes.
 pub fn encode_header(kind: u8, length: usize, out: &mut BytesMut) {
-    debug_assert!(length <= FRAME_BYTES_MAX, "frames are bounded where they are built");
+    debug_assert!(
+        length <= FRAME_BYTES_MAX,
+        "frames are bounded where they are built"
+    );
     let mut rest = length;
     while rest >= 0x80 {
         out.put_u8((rest & 0x7f) as u8 | 0x80);
@@ -140,7 +154,10 @@ mod tests {
             rest >>= 7;
         }
         header.put_u8(rest as u8);
-        assert_eq!(decode(&mut header), Err(FrameError::TooLarge(FRAME_BYTES_MAX + 1)));
+        assert_eq!(
+            decode(&mut header),
+            Err(FrameError::TooLarge(FRAME_BYTES_MAX + 1))
+        );
         assert_eq!(FrameError::TooLarge(1).code(), Code::FrameTooLarge);
     }
 }

@@ -213,8 +213,14 @@ mod tests {
         assert_eq!(GroupId::new(""), Err(NameError::Empty));
         assert_eq!(GroupId::new(&"x".repeat(65)), Err(NameError::TooLong(65)));
         assert_eq!(GroupId::new("a\nb"), Err(NameError::Control));
-        assert_eq!(GroupId::new(&"x".repeat(64)).map(|name| name.as_str().len()), Ok(64));
-        assert_eq!(UserId::new("Zoë").map(|name| name.to_string()), Ok("Zoë".to_owned()));
+        assert_eq!(
+            GroupId::new(&"x".repeat(64)).map(|name| name.as_str().len()),
+            Ok(64)
+        );
+        assert_eq!(
+            UserId::new("Zoë").map(|name| name.to_string()),
+            Ok("Zoë".to_owned())
+        );
     }
 
     #[test]
@@ -227,7 +233,11 @@ mod tests {
 
     #[test]
     fn a_message_id_prints_its_parts_in_hexadecimal() {
-        let id = MessageId { channel: ChannelNumber(0x1f), epoch: Epoch(1), seq: Seq(255) };
+        let id = MessageId {
+            channel: ChannelNumber(0x1f),
+            epoch: Epoch(1),
+            seq: Seq(255),
+        };
         assert_eq!(id.to_string(), "1f-1-ff");
     }
 }

@@ -11,4 +11,7 @@ pub mod code;
 pub mod frame;
 pub mod ids;
 pub mod limits;
+pub mod message;
 pub mod placement;
+pub mod session;
+mod wire;

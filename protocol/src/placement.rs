@@ -119,16 +119,28 @@ impl ClusterMap {
     /// `replicas` of them.
     pub fn initial(nodes: Vec<NodeInfo>, management: u32, message: u32, replicas: usize) -> Self {
         let ids: Vec<NodeId> = nodes.iter().map(|node| node.id).collect();
-        let shard = |plane, id| ShardInfo { id, plane, voters: rendezvous(id, &ids, replicas) };
+        let shard = |plane, id| ShardInfo {
+            id,
+            plane,
+            voters: rendezvous(id, &ids, replicas),
+        };
         let mut shards = vec![shard(Plane::Meta, META_SHARD)];
         shards.extend((1..=management).map(|n| shard(Plane::Management, ShardId(n))));
         shards.extend((1..=message).map(|n| shard(Plane::Message, ShardId(100 + n))));
-        Self { version: 1, nodes, shards }
+        Self {
+            version: 1,
+            nodes,
+            shards,
+        }
     }
 
     /// The shard that holds a key; `None` while its plane has no shards.
     pub fn shard_of(&self, key: PlacementKey<'_>) -> Option<&ShardInfo> {
-        let of_plane: Vec<&ShardInfo> = self.shards.iter().filter(|shard| shard.plane == key.plane()).collect();
+        let of_plane: Vec<&ShardInfo> = self
+            .shards
+            .iter()
+            .filter(|shard| shard.plane == key.plane())
+            .collect();
         if of_plane.is_empty() {
             return None;
         }
@@ -156,8 +168,14 @@ pub fn rendezvous(shard: ShardId, nodes: &[NodeId], count: usize) -> Vec<NodeId>
 }
 
 fn weight(shard: ShardId, node: NodeId) -> u64 {
-    let digest = Sha256::new().chain_update(shard.0.to_be_bytes()).chain_update(node.0.to_be_bytes()).finalize();
-    digest.iter().take(8).fold(0, |weight, byte| weight << 8 | u64::from(*byte))
+    let digest = Sha256::new()
+        .chain_update(shard.0.to_be_bytes())
+        .chain_update(node.0.to_be_bytes())
+        .finalize();
+    digest
+        .iter()
+        .take(8)
+        .fold(0, |weight, byte| weight << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]
@@ -180,14 +198,23 @@ mod tests {
 
     #[test]
     fn every_key_finds_a_shard_of_its_plane_and_apps_do_not_share_slots_by_name() {
-        let infos = nodes(3).into_iter().map(|id| NodeInfo { id, address: String::new() }).collect();
+        let infos = nodes(3)
+            .into_iter()
+            .map(|id| NodeInfo {
+                id,
+                address: String::new(),
+            })
+            .collect();
         let map = ClusterMap::initial(infos, 4, 8, 3);
         let (app, other) = (AppId::new("a").expect("valid"), AppId::new("b").expect("valid"));
         let mut differ = 0;
         for n in 0..100 {
             let group = GroupId::new(&format!("g{n}")).expect("valid");
             let key = PlacementKey::Group(&app, &group);
-            assert_eq!(map.shard_of(key).map(|shard| shard.plane), Some(Plane::Management));
+            assert_eq!(
+                map.shard_of(key).map(|shard| shard.plane),
+                Some(Plane::Management)
+            );
             differ += u32::from(key.slot() != PlacementKey::Group(&other, &group).slot());
         }
         assert!(differ > 90);
@@ -200,7 +227,10 @@ mod tests {
         let app = AppId::new("app").expect("valid");
         let group = GroupId::new("community").expect("valid");
         let channel = ChannelId::new("lean4").expect("valid");
-        let slots = [PlacementKey::Group(&app, &group).slot(), PlacementKey::Channel(&app, &group, &channel).slot()];
+        let slots = [
+            PlacementKey::Group(&app, &group).slot(),
+            PlacementKey::Channel(&app, &group, &channel).slot(),
+        ];
         assert_eq!(slots, PINNED);
     }
 
