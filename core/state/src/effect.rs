@@ -35,7 +35,7 @@ pub enum Effect {
 /// One outbox record: what this shard must tell another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
-    /// The number of the record in this shard's outbox: dense, from 1.
+    /// The number of the record in this shard's outbox to `target`: dense per target, from 1.
     pub number: u64,
     /// The shard it is for.
     pub target: ShardId,

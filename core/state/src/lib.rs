@@ -5,10 +5,17 @@
 //! same records, byte for byte, on every replica: time and randomness arrive inside commands, put
 //! there by the leader that proposed them. This crate refuses to know disks, Raft, sockets, clocks.
 
+pub mod codec;
+pub mod command;
 pub mod effect;
+pub mod keys;
+pub mod outbox;
+pub mod reply;
 pub mod view;
 
+pub use command::Command;
 pub use effect::{Effect, Outgoing};
+pub use reply::Reply;
 pub use view::{View, ViewError};
 
 use throng_protocol::placement::Plane;

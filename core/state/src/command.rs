@@ -1,0 +1,228 @@
+//! What can be proposed to a shard.
+//!
+//! A command is written to the Raft log as `[version u8][postcard]` and stays readable for as long
+//! as a log or a backup holds it: variants are only ever added at the end. It refuses to hold
+//! anything a replica would have to look up outside: the leader puts the time (`proposed_ms`) in,
+//! and it has verified a grant's seal; everything else is judged when the command is applied.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use throng_protocol::cluster::{AppKey, GrantClaims};
+use throng_protocol::ids::{
+    AppId, ChannelId, ChannelNumber, ClientMessageId, GroupId, ShardId, UserId, UserNumber,
+};
+use throng_protocol::placement::ClusterMap;
+
+use crate::codec::{self, DecodeError};
+use crate::outbox::Delivery;
+
+/// The version written before every command.
+const VERSION: u8 = 1;
+
+/// A command to one shard; the outer variant is the plane of the shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// To the meta shard.
+    Meta(MetaCommand),
+    /// To a management shard.
+    Management(ManagementCommand),
+    /// To a message shard.
+    Message(MessageCommand),
+}
+
+impl Command {
+    /// The command as the Raft log holds it.
+    pub fn encode(&self) -> Bytes {
+        codec::encode(VERSION, self)
+    }
+
+    /// Reads a command from the Raft log.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode(VERSION, bytes)
+    }
+}
+
+/// A key that seals grants, shared by all core nodes through the meta shard.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterKey {
+    /// Which key; a grant names it.
+    pub id: u32,
+    /// The secret.
+    pub secret: [u8; 32],
+}
+
+impl fmt::Debug for ClusterKey {
+    /// Never prints the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterKey")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A command to the meta shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MetaCommand {
+    /// Begins a cluster. Does nothing if it has begun. Answer: [`Bootstrapped`].
+    ///
+    /// [`Bootstrapped`]: crate::reply::Reply::Bootstrapped
+    Bootstrap {
+        /// The first map.
+        map: ClusterMap,
+        /// The first key that seals grants.
+        cluster_key: ClusterKey,
+    },
+    /// Registers an app or replaces its keys. Answer: `Done`.
+    PutApp {
+        /// The app.
+        app: AppId,
+        /// Its keys; none locks the app out.
+        keys: Vec<AppKey>,
+    },
+    /// Leases a range of user numbers to a management shard. Answer: [`Leased`].
+    ///
+    /// [`Leased`]: crate::reply::Reply::Leased
+    LeaseNumbers {
+        /// The management shard.
+        shard: ShardId,
+        /// How many numbers.
+        count: u32,
+        /// The request, from [`query::number_stock`]; asking again with the same one returns the
+        /// same range, a smaller one is refused.
+        ///
+        /// [`query::number_stock`]: crate::query::number_stock
+        request: u64,
+    },
+    /// Replaces the map by one of a higher version. Answer: `Done`.
+    PutMap {
+        /// The new map.
+        map: ClusterMap,
+    },
+}
+
+/// A command to a management shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ManagementCommand {
+    /// Gives a user a number, once. Answer: [`User`], or [`NumbersExhausted`] when a range must be
+    /// leased first.
+    ///
+    /// [`User`]: crate::reply::Reply::User
+    /// [`NumbersExhausted`]: crate::reply::Reply::NumbersExhausted
+    RegisterUser {
+        /// The app.
+        app: AppId,
+        /// The user.
+        user: UserId,
+    },
+    /// Adds a range leased from meta to this shard's stock. A range that does not lie behind all
+    /// earlier ones is ignored, so that no number is issued twice. Answer: `Done`.
+    AddNumberRange {
+        /// The first number.
+        start: u64,
+        /// The number behind the last.
+        end: u64,
+    },
+    /// Creates a group; its creator is the first member. Answer: [`Group`].
+    ///
+    /// [`Group`]: crate::reply::Reply::Group
+    CreateGroup {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The creator.
+        user: UserId,
+        /// The creator's number.
+        number: UserNumber,
+    },
+    /// Creates a channel; a member who asks for one that exists gets it. Answer: [`Channel`].
+    ///
+    /// [`Channel`]: crate::reply::Reply::Channel
+    CreateChannel {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The channel.
+        channel: ChannelId,
+        /// Who asks; must be a member.
+        number: UserNumber,
+        /// The management shard this command is for; part of the channel's number.
+        issuer: ShardId,
+        /// The message shard that will hold the channel's log.
+        target: ShardId,
+    },
+    /// Makes a user a member. Answer: [`Membership`].
+    ///
+    /// [`Membership`]: crate::reply::Reply::Membership
+    Join {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The user.
+        user: UserId,
+        /// The user's number.
+        number: UserNumber,
+    },
+    /// Ends a membership. Answer: [`Membership`].
+    ///
+    /// [`Membership`]: crate::reply::Reply::Membership
+    Leave {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The user's number.
+        number: UserNumber,
+    },
+    /// A target shard has committed outbox records. Answer: [`OutboxAcked`].
+    ///
+    /// [`OutboxAcked`]: crate::reply::Reply::OutboxAcked
+    OutboxAcked {
+        /// The shard that has them.
+        target: ShardId,
+        /// The last one it has.
+        through: u64,
+    },
+}
+
+/// A command to a message shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MessageCommand {
+    /// An outbox record of another shard. Answer: `Done`, also for one seen before; [`OutOfOrder`]
+    /// for one that comes too early.
+    ///
+    /// [`OutOfOrder`]: crate::reply::Reply::OutOfOrder
+    Deliver {
+        /// The shard whose outbox it is from.
+        source: ShardId,
+        /// Its number there, among those for this shard.
+        number: u64,
+        /// What it says.
+        delivery: Delivery,
+    },
+    /// Appends a message to a channel's log. Answer: [`Appended`].
+    ///
+    /// [`Appended`]: crate::reply::Reply::Appended
+    Append(AppendMessage),
+}
+
+/// A message to append, with what the leader knows of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppendMessage {
+    /// The channel.
+    pub channel: ChannelNumber,
+    /// What the sender's grant says; the leader has verified its seal and age.
+    pub claims: GrantClaims,
+    /// The sender's key.
+    pub client_message_id: ClientMessageId,
+    /// When the sender first tried, Unix milliseconds of the server's clock as the sender knows it.
+    pub first_attempt_ms: u64,
+    /// The leader's clock when it proposed this, Unix milliseconds.
+    pub proposed_ms: u64,
+    /// The body, opaque.
+    pub body: Bytes,
+}

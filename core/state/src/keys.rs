@@ -1,0 +1,260 @@
+//! The keys of all records: one byte for the table, then the parts.
+//!
+//! Numbers are big-endian, so that byte order is number order. Names end with a zero byte, which no
+//! name holds (names have no control characters), so that no key is a prefix of another and a scan
+//! of a table is in the order of the names.
+//!
+//! | tag  | plane      | parts                        | record                  | table |
+//! |------|------------|------------------------------|-------------------------|-------|
+//! | 0x01 | meta       |                              | `MapRecord`             | the cluster map |
+//! | 0x02 | meta       | key id u32                   | `ClusterKeyRecord`      | keys that seal grants |
+//! | 0x03 | meta       | app                          | `AppRecord`             | apps and their token keys |
+//! | 0x04 | meta       |                              | `LeaseHeadRecord`       | the first user number not leased |
+//! | 0x05 | meta       | shard u32                    | `LeaseRecord`           | the last lease of a management shard |
+//! | 0x20 | management |                              | `NumberStockRecord`     | leased numbers not issued yet |
+//! | 0x21 | management | app, user                    | `UserRecord`            | the user directory |
+//! | 0x22 | management | app, group                   | `GroupRecord`           | groups |
+//! | 0x23 | management | app, group, user number u64  | `MemberRecord`          | members |
+//! | 0x24 | management | app, group, channel          | `ChannelRecord`         | channels by name |
+//! | 0x25 | management |                              | `ChannelCounterRecord`  | the last channel number issued |
+//! | 0x40 | message    | channel u64                  | `LogRecord`             | channels whose log is here |
+//! | 0x41 | message    | channel u64                  | `TailRecord`            | the end of a channel's log |
+//! | 0x42 | message    | channel u64, seq u64         | `EntryRecord`           | the log |
+//! | 0x43 | message    | channel u64, sender u64, client message id u64 | `SentRecord` | idempotency |
+//! | 0x60 | any        | target shard u32, number u64 | `OutgoingRecord`        | outbox |
+//! | 0x61 | any        | target shard u32             | `OutboxRecord`          | last number issued and acknowledged |
+//! | 0x62 | any        | source shard u32             | `InboxRecord`           | last number received |
+
+use bytes::Bytes;
+use throng_protocol::ids::{
+    AppId, ChannelId, ChannelNumber, ClientMessageId, GroupId, Seq, ShardId, UserId, UserNumber,
+};
+
+const MAP: u8 = 0x01;
+const CLUSTER_KEY: u8 = 0x02;
+const APP: u8 = 0x03;
+const LEASE_HEAD: u8 = 0x04;
+const LEASE: u8 = 0x05;
+const NUMBER_STOCK: u8 = 0x20;
+const USER: u8 = 0x21;
+const GROUP: u8 = 0x22;
+const MEMBER: u8 = 0x23;
+const CHANNEL: u8 = 0x24;
+const CHANNEL_COUNTER: u8 = 0x25;
+const LOG: u8 = 0x40;
+const TAIL: u8 = 0x41;
+const ENTRY: u8 = 0x42;
+const SENT: u8 = 0x43;
+const OUTGOING: u8 = 0x60;
+const OUTBOX: u8 = 0x61;
+const INBOX: u8 = 0x62;
+
+/// A key under construction.
+struct Key(Vec<u8>);
+
+impl Key {
+    fn new(tag: u8) -> Self {
+        Self(vec![tag])
+    }
+
+    fn name(mut self, name: &str) -> Self {
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.push(0);
+        self
+    }
+
+    fn u32(mut self, number: u32) -> Self {
+        self.0.extend_from_slice(&number.to_be_bytes());
+        self
+    }
+
+    fn u64(mut self, number: u64) -> Self {
+        self.0.extend_from_slice(&number.to_be_bytes());
+        self
+    }
+
+    fn done(self) -> Bytes {
+        Bytes::from(self.0)
+    }
+}
+
+/// The cluster map.
+pub fn map() -> Bytes {
+    Key::new(MAP).done()
+}
+
+/// A key that seals grants.
+pub fn cluster_key(id: u32) -> Bytes {
+    Key::new(CLUSTER_KEY).u32(id).done()
+}
+
+/// All keys that seal grants, as a range.
+pub fn cluster_keys() -> (Bytes, Bytes) {
+    (Key::new(CLUSTER_KEY).done(), Key::new(CLUSTER_KEY + 1).done())
+}
+
+/// An app.
+pub fn app(app: &AppId) -> Bytes {
+    Key::new(APP).name(app.as_str()).done()
+}
+
+/// The first user number not leased.
+pub fn lease_head() -> Bytes {
+    Key::new(LEASE_HEAD).done()
+}
+
+/// The last lease of a management shard.
+pub fn lease(shard: ShardId) -> Bytes {
+    Key::new(LEASE).u32(shard.0).done()
+}
+
+/// Leased numbers not issued yet.
+pub fn number_stock() -> Bytes {
+    Key::new(NUMBER_STOCK).done()
+}
+
+/// A user of the directory.
+pub fn user(app: &AppId, user: &UserId) -> Bytes {
+    Key::new(USER).name(app.as_str()).name(user.as_str()).done()
+}
+
+/// A group.
+pub fn group(app: &AppId, group: &GroupId) -> Bytes {
+    Key::new(GROUP).name(app.as_str()).name(group.as_str()).done()
+}
+
+/// A member of a group.
+pub fn member(app: &AppId, group: &GroupId, number: UserNumber) -> Bytes {
+    Key::new(MEMBER)
+        .name(app.as_str())
+        .name(group.as_str())
+        .u64(number.0)
+        .done()
+}
+
+/// A channel by its name.
+pub fn channel(app: &AppId, group: &GroupId, channel: &ChannelId) -> Bytes {
+    Key::new(CHANNEL)
+        .name(app.as_str())
+        .name(group.as_str())
+        .name(channel.as_str())
+        .done()
+}
+
+/// The last channel number issued.
+pub fn channel_counter() -> Bytes {
+    Key::new(CHANNEL_COUNTER).done()
+}
+
+/// A channel whose log is on this shard.
+pub fn log(channel: ChannelNumber) -> Bytes {
+    Key::new(LOG).u64(channel.0).done()
+}
+
+/// The end of a channel's log.
+pub fn tail(channel: ChannelNumber) -> Bytes {
+    Key::new(TAIL).u64(channel.0).done()
+}
+
+/// An entry of a channel's log.
+pub fn entry(channel: ChannelNumber, seq: Seq) -> Bytes {
+    Key::new(ENTRY).u64(channel.0).u64(seq.0).done()
+}
+
+/// The idempotency record of a sent message.
+pub fn sent(channel: ChannelNumber, sender: UserNumber, id: ClientMessageId) -> Bytes {
+    Key::new(SENT).u64(channel.0).u64(sender.0).u64(id.0).done()
+}
+
+/// A record of the outbox.
+pub fn outgoing(target: ShardId, number: u64) -> Bytes {
+    Key::new(OUTGOING).u32(target.0).u64(number).done()
+}
+
+/// The outbox towards one shard: the last numbers issued and acknowledged.
+pub fn outbox(target: ShardId) -> Bytes {
+    Key::new(OUTBOX).u32(target.0).done()
+}
+
+/// All outboxes of this shard, as a range.
+pub fn outboxes() -> (Bytes, Bytes) {
+    (Key::new(OUTBOX).done(), Key::new(OUTBOX + 1).done())
+}
+
+/// The last number received from another shard.
+pub fn inbox(source: ShardId) -> Bytes {
+    Key::new(INBOX).u32(source.0).done()
+}
+
+/// The target of an outbox key; `None` for any other key.
+pub fn outbox_target(key: &[u8]) -> Option<ShardId> {
+    match key {
+        [OUTBOX, target @ ..] => Some(ShardId(u32::from_be_bytes(target.try_into().ok()?))),
+        _ => None,
+    }
+}
+
+/// The number of a key of [`outgoing`]; `None` for any other key.
+pub fn outgoing_number(key: &[u8]) -> Option<u64> {
+    match key {
+        [OUTGOING, _, _, _, _, number @ ..] => Some(u64::from_be_bytes(number.try_into().ok()?)),
+        _ => None,
+    }
+}
+
+/// The position of a key of [`entry`]; `None` for any other key.
+pub fn entry_seq(key: &[u8]) -> Option<Seq> {
+    match key {
+        [ENTRY, parts @ ..] if parts.len() == 16 => {
+            Some(Seq(u64::from_be_bytes(parts[8..].try_into().ok()?)))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_a_table_sort_like_their_parts() {
+        assert!(entry(ChannelNumber(1), Seq(255)) < entry(ChannelNumber(1), Seq(256)));
+        assert!(entry(ChannelNumber(1), Seq(u64::MAX)) < entry(ChannelNumber(2), Seq(0)));
+        assert!(outgoing(ShardId(1), u64::MAX) < outgoing(ShardId(2), 0));
+        let (from, to) = cluster_keys();
+        assert!(from < cluster_key(0) && cluster_key(u32::MAX) < to);
+        let (from, to) = outboxes();
+        assert!(from < outbox(ShardId(0)) && outbox(ShardId(u32::MAX)) < to);
+    }
+
+    #[test]
+    fn names_that_run_into_each_other_have_different_keys() {
+        let (app_a, app_ab) = (AppId::new("a").unwrap(), AppId::new("ab").unwrap());
+        let (user_bc, user_c) = (UserId::new("bc").unwrap(), UserId::new("c").unwrap());
+        assert_ne!(user(&app_a, &user_bc), user(&app_ab, &user_c));
+        let (group_a, group_ab) = (GroupId::new("g").unwrap(), GroupId::new("gg").unwrap());
+        assert!(!group(&app_a, &group_ab).starts_with(&group(&app_a, &group_a)));
+    }
+
+    #[test]
+    fn the_longest_key_fits_into_a_store_that_takes_400_bytes() {
+        let name = "x".repeat(64);
+        let key = channel(
+            &AppId::new(&name).unwrap(),
+            &GroupId::new(&name).unwrap(),
+            &ChannelId::new(&name).unwrap(),
+        );
+        assert_eq!(key.len(), 1 + 3 * 65);
+    }
+
+    #[test]
+    fn parts_are_read_back_from_their_own_keys_only() {
+        assert_eq!(entry_seq(&entry(ChannelNumber(7), Seq(9))), Some(Seq(9)));
+        assert_eq!(entry_seq(&tail(ChannelNumber(7))), None);
+        assert_eq!(entry_seq(&[ENTRY]), None);
+        assert_eq!(outgoing_number(&outgoing(ShardId(3), 5)), Some(5));
+        assert_eq!(outgoing_number(&outgoing(ShardId(3), 5)[..9]), None);
+        assert_eq!(outbox_target(&outbox(ShardId(3))), Some(ShardId(3)));
+        assert_eq!(outbox_target(&inbox(ShardId(3))), None);
+    }
+}
