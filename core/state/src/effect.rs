@@ -1,6 +1,9 @@
 //! Everything a state machine can ask of the outside, as one enum.
 
 use bytes::Bytes;
+
+use crate::record::Record;
+use crate::reply::Reply;
 use throng_protocol::ids::{ChannelNumber, Seq, ShardId};
 
 /// What must be done after a command was applied. Tests assert these lists.
@@ -39,4 +42,35 @@ pub struct Outgoing {
     pub number: u64,
     /// The shard it is for.
     pub target: ShardId,
+}
+
+/// The effects of one command, as its handler collects them. Handlers return their reply, so that
+/// there is exactly one.
+#[derive(Debug, Default)]
+pub(crate) struct Effects(Vec<Effect>);
+
+impl Effects {
+    /// Writes a record.
+    pub(crate) fn put(&mut self, key: Bytes, record: &impl Record) {
+        self.0.push(Effect::Put {
+            key,
+            value: record.encode(),
+        });
+    }
+
+    /// Removes a record.
+    pub(crate) fn delete(&mut self, key: Bytes) {
+        self.0.push(Effect::Delete { key });
+    }
+
+    /// Asks for anything else.
+    pub(crate) fn push(&mut self, effect: Effect) {
+        self.0.push(effect);
+    }
+
+    /// The complete list.
+    pub(crate) fn finish(mut self, reply: &Reply) -> Vec<Effect> {
+        self.0.push(Effect::Reply(reply.encode()));
+        self.0
+    }
 }

@@ -9,8 +9,16 @@ pub mod codec;
 pub mod command;
 pub mod effect;
 pub mod keys;
+pub mod limits;
+mod management;
+mod message;
+mod meta;
 pub mod outbox;
+pub mod query;
+pub mod record;
 pub mod reply;
+#[doc(hidden)]
+pub mod testing;
 pub mod view;
 
 pub use command::Command;
@@ -18,6 +26,7 @@ pub use effect::{Effect, Outgoing};
 pub use reply::Reply;
 pub use view::{View, ViewError};
 
+use effect::Effects;
 use throng_protocol::placement::Plane;
 
 /// Why a command could not be applied. A refusal that the proposer should hear of is not an error
@@ -51,6 +60,15 @@ pub enum ApplyError {
 /// `index` is the command's log index. The effects are complete: after the puts and deletes are
 /// done, the state is that of `index`. Exactly one [`Effect::Reply`] is among them.
 pub fn apply(plane: Plane, view: &dyn View, index: u64, command: &[u8]) -> Result<Vec<Effect>, ApplyError> {
-    let _ = (plane, view, index, command);
-    Ok(vec![Effect::Reply(bytes::Bytes::new())])
+    let unreadable = |reason: String| ApplyError::Command { index, reason };
+    let command = Command::decode(command).map_err(|error| unreadable(error.to_string()))?;
+    let mut effects = Effects::default();
+    let reply = match (plane, &command) {
+        (Plane::Meta, Command::Meta(command)) => meta::apply(view, command, &mut effects)?,
+        (Plane::Management, Command::Management(command)) => management::apply(view, command, &mut effects)?,
+        (Plane::Message, Command::Message(command)) => message::apply(view, command, &mut effects)?,
+        // Refusing would be a decision that a build with more commands takes differently.
+        _ => return Err(unreadable(format!("it is not for a shard of plane {plane:?}"))),
+    };
+    Ok(effects.finish(&reply))
 }

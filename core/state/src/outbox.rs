@@ -8,9 +8,14 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use throng_protocol::cluster::ChannelInfo;
-use throng_protocol::ids::Epoch;
+use throng_protocol::code::Code;
+use throng_protocol::ids::{Epoch, ShardId};
 
 use crate::codec::{self, DecodeError};
+use crate::effect::Effects;
+use crate::limits::{OUTBOX_ACKED_MAX, OUTBOX_PENDING_MAX};
+use crate::record::{OutboxRecord, OutgoingRecord, corrupt, read};
+use crate::{ApplyError, Effect, Outgoing, Reply, View, keys};
 
 /// The version written before a delivery that travels by itself.
 const VERSION: u8 = 1;
@@ -37,4 +42,76 @@ impl Delivery {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         codec::decode(VERSION, bytes)
     }
+}
+
+/// The next place in the outbox towards a target.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    target: ShardId,
+    outbox: OutboxRecord,
+}
+
+/// Takes the next place in the outbox towards `target`; `None` when too many records wait there.
+/// At most once per target and command: a second one would read the same place.
+pub(crate) fn reserve(view: &dyn View, target: ShardId) -> Result<Option<Slot>, ApplyError> {
+    let outbox = read_outbox(view, target)?;
+    Ok((outbox.last - outbox.acked < OUTBOX_PENDING_MAX).then_some(Slot { target, outbox }))
+}
+
+impl Slot {
+    /// Commits a delivery with the command that causes it.
+    pub(crate) fn fill(mut self, delivery: Delivery, effects: &mut Effects) {
+        self.outbox.last += 1;
+        let number = self.outbox.last;
+        effects.put(keys::outgoing(self.target, number), &OutgoingRecord { delivery });
+        effects.put(keys::outbox(self.target), &self.outbox);
+        effects.push(Effect::Outbox(Outgoing {
+            number,
+            target: self.target,
+        }));
+    }
+}
+
+/// Deletes what a target has committed, as much as fits into one command.
+pub(crate) fn acknowledge(
+    view: &dyn View,
+    target: ShardId,
+    through: u64,
+    effects: &mut Effects,
+) -> Result<Reply, ApplyError> {
+    let mut outbox = read_outbox(view, target)?;
+    if through > outbox.last {
+        // The target knows a future of this shard: one of them lost its state. Going on would drop
+        // records as repeats.
+        let text = format!(
+            "shard {target} has {through}, but only {} were sent to it",
+            outbox.last
+        );
+        return Ok(Reply::refused(Code::Internal, text));
+    }
+    let through = through.min(outbox.acked + OUTBOX_ACKED_MAX);
+    if through <= outbox.acked {
+        return Ok(Reply::OutboxAcked {
+            through: outbox.acked,
+        });
+    }
+    for number in outbox.acked + 1..=through {
+        effects.delete(keys::outgoing(target, number));
+    }
+    outbox.acked = through;
+    effects.put(keys::outbox(target), &outbox);
+    Ok(Reply::OutboxAcked { through })
+}
+
+/// The outbox towards a shard; an empty one if nothing was ever sent there.
+pub(crate) fn read_outbox(view: &dyn View, target: ShardId) -> Result<OutboxRecord, ApplyError> {
+    let key = keys::outbox(target);
+    let outbox = read(view, &key)?.unwrap_or(OutboxRecord { last: 0, acked: 0 });
+    if outbox.acked > outbox.last {
+        return Err(corrupt(
+            &key,
+            format!("{} are acknowledged of {}", outbox.acked, outbox.last),
+        ));
+    }
+    Ok(outbox)
 }

@@ -1,0 +1,49 @@
+//! Management shards: the user directory, groups, their channels and members. Everything here is
+//! judged on the state of one shard; what a message shard must know of it goes through the outbox.
+
+mod channel;
+mod directory;
+mod group;
+mod member;
+
+use crate::command::ManagementCommand as Command;
+use crate::effect::Effects;
+use crate::{ApplyError, Reply, View, outbox};
+
+/// Applies a command to a management shard.
+pub(crate) fn apply(view: &dyn View, command: &Command, effects: &mut Effects) -> Result<Reply, ApplyError> {
+    match command {
+        Command::RegisterUser { app, user } => directory::register_user(view, app, user, effects),
+        Command::AddNumberRange { start, end } => directory::add_number_range(view, *start, *end, effects),
+        Command::CreateGroup {
+            app,
+            group,
+            user,
+            number,
+        } => group::create_group(view, app, group, user, *number, effects),
+        Command::CreateChannel {
+            app,
+            group,
+            channel,
+            number,
+            issuer,
+            target,
+        } => {
+            let wanted = channel::Wanted {
+                app,
+                group,
+                channel,
+                number: *number,
+            };
+            channel::create_channel(view, &wanted, *issuer, *target, effects)
+        }
+        Command::Join {
+            app,
+            group,
+            user,
+            number,
+        } => member::join(view, app, group, user, *number, effects),
+        Command::Leave { app, group, number } => member::leave(view, app, group, *number, effects),
+        Command::OutboxAcked { target, through } => outbox::acknowledge(view, *target, *through, effects),
+    }
+}

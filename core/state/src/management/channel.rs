@@ -1,0 +1,114 @@
+//! Channels: their names and numbers are decided here, their logs begin on a message shard, which
+//! hears of it through the outbox.
+
+use throng_protocol::cluster::ChannelInfo;
+use throng_protocol::code::Code;
+use throng_protocol::ids::{AppId, ChannelId, ChannelNumber, Epoch, GroupId, ShardId, UserNumber};
+
+use super::group;
+use crate::effect::Effects;
+use crate::limits::{CHANNEL_COUNTER_BITS, CHANNELS_PER_GROUP_MAX, OUTBOX_PENDING_MAX};
+use crate::outbox::{self, Delivery};
+use crate::record::{ChannelCounterRecord, ChannelRecord, GroupRecord, MemberRecord, read};
+use crate::{ApplyError, Reply, View, keys};
+
+/// The epoch of a log that was never rebuilt.
+const FIRST_EPOCH: Epoch = Epoch(1);
+
+/// The channel a user wants.
+pub(super) struct Wanted<'a> {
+    pub(super) app: &'a AppId,
+    pub(super) group: &'a GroupId,
+    pub(super) channel: &'a ChannelId,
+    pub(super) number: UserNumber,
+}
+
+/// Creates a channel, or finds it; the outbox record that opens its log is committed with it.
+pub(super) fn create_channel(
+    view: &dyn View,
+    wanted: &Wanted<'_>,
+    issuer: ShardId,
+    target: ShardId,
+    effects: &mut Effects,
+) -> Result<Reply, ApplyError> {
+    let Wanted {
+        app,
+        group,
+        channel,
+        number,
+    } = *wanted;
+    let (group_key, channel_key) = (keys::group(app, group), keys::channel(app, group, channel));
+    let Some(mut record) = read::<GroupRecord>(view, &group_key)? else {
+        return Ok(group::unknown(group));
+    };
+    if read::<MemberRecord>(view, &keys::member(app, group, number))?.is_none() {
+        return Ok(Reply::refused(
+            Code::NotMember,
+            format!("only members of {group} create channels in it"),
+        ));
+    }
+    if let Some(existing) = read::<ChannelRecord>(view, &channel_key)? {
+        return Ok(Reply::Channel {
+            info: existing.info,
+            created: false,
+        });
+    }
+    if record.channels >= CHANNELS_PER_GROUP_MAX {
+        let text = format!("group {group} has {CHANNELS_PER_GROUP_MAX} channels, as many as allowed");
+        return Ok(Reply::refused(Code::Forbidden, text));
+    }
+    let Some(slot) = outbox::reserve(view, target)? else {
+        let text = format!("{OUTBOX_PENDING_MAX} records wait for shard {target}");
+        return Ok(Reply::refused(Code::Unavailable, text));
+    };
+    let (counter, channel_number) = match next_number(view, issuer)? {
+        Ok(next) => next,
+        Err(refusal) => return Ok(refusal),
+    };
+
+    let info = ChannelInfo {
+        app: app.clone(),
+        group: group.clone(),
+        channel: channel.clone(),
+        number: channel_number,
+        shard: target,
+    };
+    record.version += 1;
+    record.channels += 1;
+    effects.put(group_key, &record);
+    effects.put(channel_key, &ChannelRecord { info: info.clone() });
+    effects.put(keys::channel_counter(), &counter);
+    slot.fill(
+        Delivery::OpenChannel {
+            info: info.clone(),
+            epoch: FIRST_EPOCH,
+        },
+        effects,
+    );
+    Ok(Reply::Channel { info, created: true })
+}
+
+/// The next channel number: the issuing shard above a counter, so that shards issue without asking
+/// each other and a number is never issued twice.
+fn next_number(
+    view: &dyn View,
+    issuer: ShardId,
+) -> Result<Result<(ChannelCounterRecord, ChannelNumber), Reply>, ApplyError> {
+    let mut counter = read::<ChannelCounterRecord>(view, &keys::channel_counter())?
+        .unwrap_or(ChannelCounterRecord { issuer, last: 0 });
+    if counter.issuer != issuer {
+        let text = format!(
+            "shard {} was asked to issue channel numbers as shard {issuer}",
+            counter.issuer
+        );
+        return Ok(Err(Reply::refused(Code::Internal, text)));
+    }
+    counter.last += 1;
+    let shard = u64::from(issuer.0);
+    if counter.last >> CHANNEL_COUNTER_BITS != 0 || shard >> (u64::BITS - CHANNEL_COUNTER_BITS) != 0 {
+        let text = format!("shard {issuer} has no channel numbers left");
+        return Ok(Err(Reply::refused(Code::Internal, text)));
+    }
+    let number = ChannelNumber(shard << CHANNEL_COUNTER_BITS | counter.last);
+    Ok(Ok((counter, number)))
+}

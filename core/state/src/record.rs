@@ -1,0 +1,240 @@
+//! The records of a shard's state, each `[version u8][postcard]` under a key of [`keys`].
+//!
+//! A record that changes its shape gets a new version and a reader for the old one. A record that
+//! cannot be read stops the replica: guessing would let replicas drift apart.
+//!
+//! [`keys`]: crate::keys
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use throng_protocol::cluster::{AppKey, ChannelInfo, EntryKind};
+use throng_protocol::ids::{ClientMessageId, Epoch, Seq, ShardId, Ts, UserId, UserNumber};
+use throng_protocol::placement::ClusterMap;
+
+use crate::command::ClusterKey;
+use crate::outbox::Delivery;
+use crate::{ApplyError, View, codec};
+
+/// A type that is stored under a key of its own.
+pub trait Record: Serialize + DeserializeOwned {
+    /// The version this build writes and reads.
+    const VERSION: u8 = 1;
+
+    /// The record as it is stored.
+    fn encode(&self) -> Bytes {
+        codec::encode(Self::VERSION, self)
+    }
+
+    /// Reads what is stored under `key`.
+    fn decode(key: &[u8], value: &[u8]) -> Result<Self, ApplyError> {
+        codec::decode(Self::VERSION, value).map_err(|error| corrupt(key, error.to_string()))
+    }
+}
+
+/// The record under a key.
+pub fn read<R: Record>(view: &dyn View, key: &[u8]) -> Result<Option<R>, ApplyError> {
+    view.get(key)?.map(|value| R::decode(key, &value)).transpose()
+}
+
+/// The record under a key that another record says is there.
+pub(crate) fn read_present<R: Record>(view: &dyn View, key: &[u8]) -> Result<R, ApplyError> {
+    read(view, key)?.ok_or_else(|| corrupt(key, "it is missing".to_owned()))
+}
+
+/// The error for a record that is not what it must be.
+pub(crate) fn corrupt(key: &[u8], reason: String) -> ApplyError {
+    let key = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    ApplyError::Record { key, reason }
+}
+
+macro_rules! record {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+        impl Record for $name {}
+    };
+}
+
+record!(
+    /// Meta: the cluster map.
+    MapRecord {
+        /// The map.
+        map: ClusterMap,
+    }
+);
+record!(
+    /// Meta: a key that seals grants.
+    ClusterKeyRecord {
+        /// The key.
+        key: ClusterKey,
+    }
+);
+record!(
+    /// Meta: an app.
+    AppRecord {
+        /// The keys that verify its tokens.
+        keys: Vec<AppKey>,
+    }
+);
+record!(
+    /// Meta: where the next lease begins.
+    LeaseHeadRecord {
+        /// The first user number never leased.
+        next: u64,
+    }
+);
+record!(
+    /// Meta: the last lease of one management shard.
+    LeaseRecord {
+        /// The request that was answered with it.
+        request: u64,
+        /// The range.
+        range: NumberRange,
+    }
+);
+
+/// User numbers `start..end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NumberRange {
+    /// The first number.
+    pub start: u64,
+    /// The number behind the last.
+    pub end: u64,
+}
+
+record!(
+    /// Management: user numbers in stock.
+    NumberStockRecord {
+        /// Leased ranges with numbers left, in the order they are used up.
+        ranges: Vec<NumberRange>,
+        /// The number behind all ranges ever added; a range must begin at or behind it.
+        end: u64,
+        /// Ranges ever added.
+        added: u64,
+    }
+);
+record!(
+    /// Management: a user.
+    UserRecord {
+        /// The user's number.
+        number: UserNumber,
+    }
+);
+record!(
+    /// Management: a group.
+    GroupRecord {
+        /// Who created it.
+        creator: UserNumber,
+        /// Grows with each change of the group, its members or its channels; from 1.
+        version: u64,
+        /// Members it has.
+        members: u64,
+        /// Channels it has.
+        channels: u32,
+    }
+);
+record!(
+    /// Management: a member of a group.
+    MemberRecord {
+        /// The group's version when this membership began.
+        since: u64,
+        /// The member's name.
+        name: UserId,
+    }
+);
+record!(
+    /// Management: a channel, by its name.
+    ChannelRecord {
+        /// The channel.
+        info: ChannelInfo,
+    }
+);
+record!(
+    /// Management: channel numbers.
+    ChannelCounterRecord {
+        /// The shard that issues them: this one.
+        issuer: ShardId,
+        /// The last counter issued.
+        last: u64,
+    }
+);
+record!(
+    /// Message: a channel whose log is here. Written once, apart from the [`TailRecord`], so that
+    /// an append does not rewrite the names.
+    LogRecord {
+        /// The channel.
+        info: ChannelInfo,
+        /// The incarnation of its log.
+        epoch: Epoch,
+    }
+);
+record!(
+    /// Message: the end of a channel's log, rewritten by each append.
+    TailRecord {
+        /// The last entry; 0 for an empty log.
+        head: Seq,
+        /// Its time stamp.
+        last_ts: Ts,
+        /// The oldest entry kept.
+        oldest: Seq,
+        /// Idempotency records of entries up to here are gone.
+        expired: Seq,
+        /// The time stamp of the entry behind `expired`, so that an append need not read that entry
+        /// to see that it is not due. Without meaning while `expired` is `head`.
+        due: Ts,
+    }
+);
+record!(
+    /// Message: an entry of a log. The one place a message is stored.
+    EntryRecord {
+        /// Its time stamp.
+        ts: Ts,
+        /// What it is.
+        kind: EntryKind,
+        /// Who sent it.
+        sender_number: UserNumber,
+        /// The sender's name when it was sent.
+        sender: UserId,
+        /// The sender's key.
+        client_message_id: ClientMessageId,
+        /// The body, opaque.
+        body: Bytes,
+    }
+);
+record!(
+    /// Message: what a sender's key was used for.
+    SentRecord {
+        /// The entry.
+        seq: Seq,
+        /// Its time stamp.
+        ts: Ts,
+        /// The hash over the fields that a retry must repeat.
+        fields: [u8; 16],
+    }
+);
+record!(
+    /// Any shard: what it must tell another.
+    OutgoingRecord {
+        /// What it tells.
+        delivery: Delivery,
+    }
+);
+record!(
+    /// Any shard: its outbox towards one target. Records `acked + 1 ..= last` are stored.
+    OutboxRecord {
+        /// The last number issued.
+        last: u64,
+        /// The last number acknowledged.
+        acked: u64,
+    }
+);
+record!(
+    /// Any shard: what it has of one source's outbox.
+    InboxRecord {
+        /// The last number received.
+        last: u64,
+    }
+);
