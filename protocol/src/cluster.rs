@@ -264,6 +264,29 @@ pub enum Request {
     },
     /// What this node hosts and which shards it leads. Admin only.
     Status,
+    /// An outbox record of another shard, for the leader of `shard`. Core nodes only.
+    Deliver {
+        /// The shard it is for.
+        shard: ShardId,
+        /// The shard whose outbox it is from.
+        source: ShardId,
+        /// Its number in the outbox of `source` towards `shard`.
+        number: u64,
+        /// What it says, as the core nodes encode it.
+        delivery: Bytes,
+    },
+    /// Leases a range of user numbers to a management shard; for the leader of the meta shard. Core
+    /// nodes only.
+    LeaseNumbers {
+        /// The management shard.
+        shard: ShardId,
+        /// How many numbers.
+        count: u32,
+        /// The request; asking again with the same one returns the same range.
+        request: u64,
+    },
+    /// The receiver's clock. Core nodes only.
+    Clock,
 }
 
 /// A key that verifies an app's tokens.
@@ -335,6 +358,20 @@ pub enum Reply {
     Page(Page),
     /// To `Status`.
     Status(NodeStatus),
+    /// To `Deliver`, when earlier records are missing; nothing was done.
+    DeliverFrom {
+        /// The number that must come next.
+        expected: u64,
+    },
+    /// To `LeaseNumbers`: the range `start..end`.
+    Leased {
+        /// The first number.
+        start: u64,
+        /// The number behind the last.
+        end: u64,
+    },
+    /// To `Clock`: Unix milliseconds.
+    Clock(u64),
 }
 
 /// A page of a channel's log.
