@@ -23,6 +23,16 @@ pub const ALPN: &[u8] = b"throng-cluster/1";
 /// The versions of this module that this build speaks, newest first.
 pub const VERSIONS: &[u16] = &[1];
 
+/// The kind of a lane of [`Request`]s and [`Answer`]s: an RPC lane, each message in [`encode`]'s form.
+pub const REQUEST_LANE: u8 = 1;
+
+/// The kind of a lane that carries [`FeedRequest`]s one way and [`FeedEvent`]s the other, one per
+/// frame.
+pub const FEED_LANE: u8 = 2;
+
+/// First lane kind that core nodes use among themselves only.
+pub const CORE_LANES: u8 = 16;
+
 /// First message on every lane, in both directions; the connection is closed when no version is common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterHello {
