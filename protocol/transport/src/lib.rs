@@ -1,1 +1,39 @@
-//! Placeholder.
+//! QUIC and TLS under the throng protocol: endpoints, links, streams, framing, RPC between nodes.
+//!
+//! The only home of quinn, rustls, rcgen and tokio-util's codecs: no type of theirs is part of this
+//! crate's API, so that the carrier can be exchanged. It moves bytes and knows who is at the other
+//! end. It refuses to know messages, sessions, shards and retries of requests.
+//!
+//! ```text
+//!   clients ──► ClientEndpoint ══ throng/1 ══► ServerEndpoint ──► QuicLink: Link
+//!                                                              FrameReader / FrameWriter
+//!   nodes   ──► ClusterEndpoint ═ throng-cluster/1, mutual TLS ═ ClusterEndpoint
+//!               ClusterPool ──► RpcClient ──► lane ──► serve_rpc
+//! ```
+
+pub mod client;
+pub mod cluster;
+pub mod dev_ca;
+pub mod framing;
+pub mod link;
+pub mod pool;
+mod quic;
+pub mod rpc;
+pub mod server;
+pub mod settings;
+mod socket;
+pub mod tls;
+
+pub use client::{ClientEndpoint, ConnectError, Trust};
+pub use cluster::{
+    AcceptError, ClusterConnectError, ClusterConnection, ClusterEndpoint, ClusterHandshake, ClusterTls,
+};
+pub use framing::{FrameReadError, FrameReader, FrameWriter};
+pub use link::{Link, LinkClosed, LinkStats, ReadError, RecvHalf, SendHalf, WriteError};
+pub use pool::{ClusterPool, PoolError};
+pub use quic::QuicLink;
+pub use rpc::{RpcClient, RpcError, serve_rpc};
+pub use server::{Handshake, HandshakeError, ServerEndpoint, ServerTls};
+pub use settings::Limits;
+pub use socket::BindError;
+pub use tls::TlsError;

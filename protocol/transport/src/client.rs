@@ -1,0 +1,152 @@
+//! The endpoint a client connects from.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use quinn::crypto::rustls::QuicClientConfig;
+use rustls_pki_types::CertificateDer;
+use throng_protocol::message;
+
+use crate::link::LinkClosed;
+use crate::quic::QuicLink;
+use crate::settings::{CLIENT_CONNECT_TIMEOUT, client_transport};
+use crate::socket::{self, BindError, canonical};
+use crate::tls::{self, TlsError};
+
+/// Whom a client trusts. Make one per process and clone it: clones share session tickets.
+#[derive(Clone)]
+pub struct Trust {
+    crypto: Arc<QuicClientConfig>,
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trust").finish_non_exhaustive()
+    }
+}
+
+impl Trust {
+    /// Trusts the CA certificates of a PEM file, and no others.
+    pub fn ca_file(path: &Path) -> Result<Self, TlsError> {
+        Self::with_alpn(tls::load_roots(path)?, &[message::ALPN])
+    }
+
+    /// Trusts CA certificates in DER; those that cannot serve as a CA are left out, and it is an
+    /// error if none is left.
+    pub fn roots(certificates: impl IntoIterator<Item = Vec<u8>>) -> Result<Self, TlsError> {
+        let mut roots = rustls::RootCertStore::empty();
+        let (taken, _) = roots.add_parsable_certificates(certificates.into_iter().map(CertificateDer::from));
+        if taken == 0 {
+            return Err(TlsError::Config("no CA certificate was given".to_owned()));
+        }
+        Self::with_alpn(roots, &[message::ALPN])
+    }
+
+    pub(crate) fn with_alpn(roots: rustls::RootCertStore, alpn: &[&[u8]]) -> Result<Self, TlsError> {
+        Ok(Self {
+            crypto: Arc::new(tls::client_config(roots, alpn)?),
+        })
+    }
+}
+
+/// Why a client could not connect.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// The address or the server's name cannot be used, or the endpoint is closed.
+    #[error("cannot connect to {addr}: {reason}")]
+    Start {
+        /// The address.
+        addr: SocketAddr,
+        /// What quinn said.
+        reason: String,
+    },
+    /// Nobody answered in time.
+    #[error("no answer from {addr}; is the server running, and is UDP let through?")]
+    Timeout {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// The handshake failed.
+    #[error("cannot connect to {addr}: {reason}")]
+    Closed {
+        /// The address.
+        addr: SocketAddr,
+        /// How it ended.
+        reason: LinkClosed,
+    },
+}
+
+/// A UDP socket that links are connected from; one carries many.
+#[derive(Debug)]
+pub struct ClientEndpoint {
+    endpoint: quinn::Endpoint,
+    config: quinn::ClientConfig,
+}
+
+impl ClientEndpoint {
+    /// Opens a socket on a free port. Must be called inside a tokio runtime.
+    pub fn new(trust: &Trust) -> Result<Self, BindError> {
+        let socket = socket::bind_any()?;
+        let addr = socket
+            .local_addr()
+            .map_err(|source| BindError::new(unspecified(), source))?;
+        let endpoint = socket::endpoint(socket, None, None).map_err(|source| BindError::new(addr, source))?;
+        let mut config = quinn::ClientConfig::new(trust.crypto.clone());
+        config.transport_config(client_transport());
+        Ok(Self { endpoint, config })
+    }
+
+    /// Connects to a server and checks that its certificate is for `server_name`. Gives up after
+    /// [`CLIENT_CONNECT_TIMEOUT`]; wrap it in a shorter timeout where that is too long.
+    pub async fn connect(&self, addr: SocketAddr, server_name: &str) -> Result<QuicLink, ConnectError> {
+        let connecting = self
+            .endpoint
+            .connect_with(self.config.clone(), addr, server_name)
+            .map_err(|error| ConnectError::Start {
+                addr,
+                reason: error.to_string(),
+            })?;
+        match tokio::time::timeout(CLIENT_CONNECT_TIMEOUT, connecting).await {
+            Err(_) | Ok(Err(quinn::ConnectionError::TimedOut)) => Err(ConnectError::Timeout { addr }),
+            Ok(Err(error)) => Err(ConnectError::Closed {
+                addr,
+                reason: error.into(),
+            }),
+            Ok(Ok(connection)) => Ok(QuicLink::new(connection)),
+        }
+    }
+
+    /// Moves all links to a new UDP socket, as a phone does that changes networks. Links go on; on
+    /// an error the old socket stays.
+    pub fn rebind(&self) -> Result<SocketAddr, BindError> {
+        let socket = socket::bind_any()?;
+        let addr = socket
+            .local_addr()
+            .map_err(|source| BindError::new(unspecified(), source))?;
+        self.endpoint
+            .rebind(socket)
+            .map_err(|source| BindError::new(addr, source))?;
+        Ok(canonical(addr))
+    }
+
+    /// The socket's address now.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Closes all links.
+    pub fn close(&self, code: u32, reason: &str) {
+        self.endpoint.close(code.into(), reason.as_bytes());
+    }
+
+    /// Waits until all links are gone, so that peers have heard of the close.
+    pub async fn wait_idle(&self) {
+        self.endpoint.wait_idle().await;
+    }
+}
+
+fn unspecified() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 0))
+}

@@ -1,0 +1,205 @@
+//! The endpoint clients connect to.
+//!
+//! Accepting only takes first packets; each handshake is finished by its own task, so a slow one
+//! never stands before the others. Links are told apart by ALPN, so that further carriers can
+//! share the port.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
+use throng_protocol::message;
+
+use crate::link::LinkClosed;
+use crate::quic::QuicLink;
+use crate::settings::{INCOMING_BUFFER, INCOMING_BUFFER_TOTAL, Limits, server_transport};
+use crate::socket::{self, BindError, canonical};
+use crate::tls::{self, Identity, TlsError};
+
+/// A server's certificate chain and key.
+#[derive(Clone)]
+pub struct ServerTls {
+    crypto: Arc<QuicServerConfig>,
+    /// Peers of a process before are recognised by it.
+    secret: Arc<[u8]>,
+}
+
+impl std::fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerTls").finish_non_exhaustive()
+    }
+}
+
+impl ServerTls {
+    /// Loads a certificate chain and its key from PEM files.
+    pub fn load(cert: &Path, key: &Path) -> Result<Self, TlsError> {
+        let identity = Identity::load(cert, key)?;
+        let crypto = Arc::new(tls::server_config(&identity, &[message::ALPN])?);
+        Ok(Self {
+            crypto,
+            secret: Arc::from(identity.secret()),
+        })
+    }
+
+    fn config(&self, limits: &Limits) -> quinn::ServerConfig {
+        let mut config = quinn::ServerConfig::with_crypto(self.crypto.clone());
+        config
+            .transport_config(server_transport())
+            .migration(true)
+            .max_incoming(limits.incoming_max)
+            .incoming_buffer_size(INCOMING_BUFFER)
+            .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL);
+        config
+    }
+}
+
+/// One UDP port that clients connect to.
+#[derive(Debug)]
+pub struct ServerEndpoint {
+    endpoint: quinn::Endpoint,
+    limits: Limits,
+    handshakes: Arc<AtomicUsize>,
+}
+
+impl ServerEndpoint {
+    /// Listens on an address. `[::]` takes IPv4 as well; port 0 is any free port. Must be called
+    /// inside a tokio runtime.
+    pub fn bind(addr: SocketAddr, tls: &ServerTls, limits: Limits) -> Result<Self, BindError> {
+        let socket = socket::bind(addr)?;
+        let endpoint = socket::endpoint(socket, Some(&tls.secret), Some(tls.config(&limits)))
+            .map_err(|source| BindError::new(addr, source))?;
+        Ok(Self {
+            endpoint,
+            limits,
+            handshakes: Arc::default(),
+        })
+    }
+
+    /// Where this endpoint listens.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// The next client; `None` when the endpoint is closed. Finish each one in a task of its own.
+    /// Cancel-safe.
+    pub async fn accept(&self) -> Option<Handshake> {
+        loop {
+            let incoming = self.endpoint.accept().await?;
+            let open = self.handshakes.load(Ordering::Relaxed);
+            if open >= self.limits.handshakes_max
+                || self.endpoint.open_connections() >= self.limits.connections_max
+            {
+                incoming.refuse();
+                continue;
+            }
+            if open >= self.limits.retry_above && !incoming.remote_address_validated() {
+                if let Err(error) = incoming.retry() {
+                    error.into_incoming().refuse();
+                }
+                continue;
+            }
+            // Fails for packets that are no handshake; there is nobody to tell.
+            if let Ok(connecting) = incoming.accept() {
+                return Some(Handshake {
+                    connecting,
+                    open: OpenHandshake::new(&self.handshakes),
+                });
+            }
+        }
+    }
+
+    /// Uses another certificate for new connections.
+    pub fn renew(&self, tls: &ServerTls) {
+        self.endpoint.set_server_config(Some(tls.config(&self.limits)));
+    }
+
+    /// Refuses new connections from now on; open ones go on.
+    pub fn refuse_new(&self) {
+        self.endpoint.set_server_config(None);
+    }
+
+    /// Connections, handshakes included.
+    pub fn open_connections(&self) -> usize {
+        self.endpoint.open_connections()
+    }
+
+    /// Closes all connections and ends [`Self::accept`].
+    pub fn close(&self, code: u32, reason: &str) {
+        self.endpoint.close(code.into(), reason.as_bytes());
+    }
+
+    /// Waits until all connections are gone, so that peers have heard of the close.
+    pub async fn wait_idle(&self) {
+        self.endpoint.wait_idle().await;
+    }
+}
+
+/// Why a handshake did not become a link.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HandshakeError {
+    /// It took too long.
+    #[error("the handshake took longer than {0:?}")]
+    Timeout(Duration),
+    /// It failed.
+    #[error("the handshake failed: {0}")]
+    Closed(#[from] LinkClosed),
+    /// The ALPN is one this endpoint offers but has no carrier for.
+    #[error("no carrier for the negotiated protocol")]
+    Protocol,
+}
+
+/// A connection whose handshake runs. Dropping it gives the connection up.
+#[derive(Debug)]
+pub struct Handshake {
+    connecting: quinn::Connecting,
+    open: OpenHandshake,
+}
+
+impl Handshake {
+    /// Where the client is.
+    pub fn remote_address(&self) -> SocketAddr {
+        canonical(self.connecting.remote_address())
+    }
+
+    /// Waits for the end of the handshake.
+    pub async fn finish(self, timeout: Duration) -> Result<QuicLink, HandshakeError> {
+        let Self { connecting, open } = self;
+        let connection = tokio::time::timeout(timeout, connecting)
+            .await
+            .map_err(|_| HandshakeError::Timeout(timeout))?
+            .map_err(|error| HandshakeError::Closed(error.into()))?;
+        drop(open);
+        match protocol(&connection).as_deref() {
+            Some(message::ALPN) => Ok(QuicLink::new(connection)),
+            _ => Err(HandshakeError::Protocol),
+        }
+    }
+}
+
+fn protocol(connection: &quinn::Connection) -> Option<Vec<u8>> {
+    connection
+        .handshake_data()?
+        .downcast::<HandshakeData>()
+        .ok()?
+        .protocol
+}
+
+/// Counts as an open handshake while it lives.
+#[derive(Debug)]
+struct OpenHandshake(Arc<AtomicUsize>);
+
+impl OpenHandshake {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for OpenHandshake {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,110 @@
+//! UDP sockets and the endpoint under every kind of connection.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig, TokioRuntime};
+use rand::RngCore;
+use ring::hmac;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Bytes the kernel may hold per socket and direction: bursts of a whole fan-out wait there. The
+/// kernel grants less if `net.core.rmem_max` or `wmem_max` is lower.
+const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
+/// Bytes of a connection id: enough that random ids never meet.
+const CID_BYTES: usize = 8;
+
+/// Why an address could not be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another process listens there.
+    #[error("UDP {addr} is in use by another process; stop it or choose another port")]
+    InUse {
+        /// The address asked for.
+        addr: SocketAddr,
+    },
+    /// The address is not of this machine, or the system refuses it.
+    #[error("cannot listen on UDP {addr}: {source}")]
+    Io {
+        /// The address asked for.
+        addr: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl BindError {
+    pub(crate) fn new(addr: SocketAddr, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::AddrInUse {
+            Self::InUse { addr }
+        } else {
+            Self::Io { addr, source }
+        }
+    }
+}
+
+/// A bound UDP socket; `[::]` takes IPv4 as well.
+pub(crate) fn bind(addr: SocketAddr) -> Result<UdpSocket, BindError> {
+    let open = || -> io::Result<UdpSocket> {
+        let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(!addr.ip().is_unspecified())?;
+        }
+        socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+        socket.set_send_buffer_size(SOCKET_BUFFER)?;
+        socket.bind(&addr.into())?;
+        Ok(socket.into())
+    };
+    open().map_err(|source| BindError::new(addr, source))
+}
+
+/// A socket on a free port of all addresses, IPv6 included where the machine has it.
+pub(crate) fn bind_any() -> Result<UdpSocket, BindError> {
+    let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+    bind(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0)).or_else(|_| bind(v4))
+}
+
+/// An endpoint over a socket. With a secret that survives restarts, the peers of the process before
+/// are told at once that their connections are gone, instead of noticing it by silence.
+pub(crate) fn endpoint(
+    socket: UdpSocket,
+    secret: Option<&[u8]>,
+    server: Option<quinn::ServerConfig>,
+) -> io::Result<quinn::Endpoint> {
+    let mut config = match secret {
+        Some(secret) => {
+            let root = hmac::Key::new(hmac::HMAC_SHA256, secret);
+            let derived = hmac::sign(&root, b"throng stateless reset");
+            EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())))
+        }
+        None => EndpointConfig::default(),
+    };
+    // quinn's own generator drops packets of connections of the process before unanswered.
+    config.cid_generator(|| Box::new(RandomCids));
+    quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
+}
+
+/// The address without the mapping that a dual-stack socket gives IPv4 peers.
+pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+struct RandomCids;
+
+impl ConnectionIdGenerator for RandomCids {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut bytes = [0; CID_BYTES];
+        rand::rng().fill_bytes(&mut bytes);
+        ConnectionId::new(&bytes)
+    }
+
+    fn cid_len(&self) -> usize {
+        CID_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
