@@ -1,10 +1,10 @@
 //! Everything a state machine can ask of the outside, as one enum.
 
 use bytes::Bytes;
+use throng_protocol::ids::{ChannelNumber, Seq, ShardId};
 
 use crate::record::Record;
 use crate::reply::Reply;
-use throng_protocol::ids::{ChannelNumber, Seq, ShardId};
 
 /// What must be done after a command was applied. Tests assert these lists.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -89,7 +89,7 @@ pub(crate) fn acknowledge(
         );
         return Ok(Reply::refused(Code::Internal, text));
     }
-    let through = through.min(outbox.acked + OUTBOX_ACKED_MAX);
+    let through = through.min(outbox.acked.saturating_add(OUTBOX_ACKED_MAX));
     if through <= outbox.acked {
         return Ok(Reply::OutboxAcked {
             through: outbox.acked,

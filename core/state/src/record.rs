@@ -48,6 +48,13 @@ pub(crate) fn corrupt(key: &[u8], reason: String) -> ApplyError {
     ApplyError::Record { key, reason }
 }
 
+/// One more than a stored count. A count at its end is a damaged record: none is ever reached.
+pub(crate) fn one_more(key: &[u8], count: u64) -> Result<u64, ApplyError> {
+    count
+        .checked_add(1)
+        .ok_or_else(|| corrupt(key, "a count has come to its end".to_owned()))
+}
+
 macro_rules! record {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$doc])*

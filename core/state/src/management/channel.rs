@@ -9,7 +9,7 @@ use super::group;
 use crate::effect::Effects;
 use crate::limits::{CHANNEL_COUNTER_BITS, CHANNELS_PER_GROUP_MAX, OUTBOX_PENDING_MAX};
 use crate::outbox::{self, Delivery};
-use crate::record::{ChannelCounterRecord, ChannelRecord, GroupRecord, MemberRecord, read};
+use crate::record::{ChannelCounterRecord, ChannelRecord, GroupRecord, MemberRecord, one_more, read};
 use crate::{ApplyError, Reply, View, keys};
 
 /// The epoch of a log that was never rebuilt.
@@ -73,7 +73,7 @@ pub(super) fn create_channel(
         number: channel_number,
         shard: target,
     };
-    record.version += 1;
+    record.version = one_more(&group_key, record.version)?;
     record.channels += 1;
     effects.put(group_key, &record);
     effects.put(channel_key, &ChannelRecord { info: info.clone() });
@@ -94,8 +94,9 @@ fn next_number(
     view: &dyn View,
     issuer: ShardId,
 ) -> Result<Result<(ChannelCounterRecord, ChannelNumber), Reply>, ApplyError> {
-    let mut counter = read::<ChannelCounterRecord>(view, &keys::channel_counter())?
-        .unwrap_or(ChannelCounterRecord { issuer, last: 0 });
+    let key = keys::channel_counter();
+    let mut counter =
+        read::<ChannelCounterRecord>(view, &key)?.unwrap_or(ChannelCounterRecord { issuer, last: 0 });
     if counter.issuer != issuer {
         let text = format!(
             "shard {} was asked to issue channel numbers as shard {issuer}",
@@ -103,7 +104,7 @@ fn next_number(
         );
         return Ok(Err(Reply::refused(Code::Internal, text)));
     }
-    counter.last += 1;
+    counter.last = one_more(&key, counter.last)?;
     let shard = u64::from(issuer.0);
     if counter.last >> CHANNEL_COUNTER_BITS != 0 || shard >> (u64::BITS - CHANNEL_COUNTER_BITS) != 0 {
         let text = format!("shard {issuer} has no channel numbers left");

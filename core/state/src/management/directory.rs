@@ -5,7 +5,7 @@ use throng_protocol::ids::{AppId, UserId, UserNumber};
 
 use crate::effect::Effects;
 use crate::limits::NUMBER_RANGES_MAX;
-use crate::record::{NumberRange, NumberStockRecord, UserRecord, read};
+use crate::record::{NumberRange, NumberStockRecord, UserRecord, one_more, read};
 use crate::{ApplyError, Reply, View, keys};
 
 /// Gives a user the next number in stock, or the one the user has.
@@ -15,22 +15,22 @@ pub(super) fn register_user(
     user: &UserId,
     effects: &mut Effects,
 ) -> Result<Reply, ApplyError> {
-    let key = keys::user(app, user);
+    let (key, stock_key) = (keys::user(app, user), keys::number_stock());
     if let Some(known) = read::<UserRecord>(view, &key)? {
         return Ok(Reply::User(known.number));
     }
-    let Some(mut stock) = read::<NumberStockRecord>(view, &keys::number_stock())? else {
+    let Some(mut stock) = read::<NumberStockRecord>(view, &stock_key)? else {
         return Ok(Reply::NumbersExhausted);
     };
     let Some(range) = stock.ranges.first_mut() else {
         return Ok(Reply::NumbersExhausted);
     };
     let number = UserNumber(range.start);
-    range.start += 1;
+    range.start = one_more(&stock_key, range.start)?;
     if range.start >= range.end {
         stock.ranges.remove(0);
     }
-    effects.put(keys::number_stock(), &stock);
+    effects.put(stock_key, &stock);
     effects.put(key, &UserRecord { number });
     Ok(Reply::User(number))
 }
@@ -50,12 +50,12 @@ pub(super) fn add_number_range(
             format!("{start}..{end} is not a range of user numbers"),
         ));
     }
-    let mut stock =
-        read::<NumberStockRecord>(view, &keys::number_stock())?.unwrap_or_else(|| NumberStockRecord {
-            ranges: Vec::new(),
-            end: 0,
-            added: 0,
-        });
+    let stock_key = keys::number_stock();
+    let mut stock = read::<NumberStockRecord>(view, &stock_key)?.unwrap_or_else(|| NumberStockRecord {
+        ranges: Vec::new(),
+        end: 0,
+        added: 0,
+    });
     if end <= stock.end {
         return Ok(Reply::Done);
     }
@@ -72,7 +72,7 @@ pub(super) fn add_number_range(
     }
     stock.ranges.push(NumberRange { start, end });
     stock.end = end;
-    stock.added += 1;
-    effects.put(keys::number_stock(), &stock);
+    stock.added = one_more(&stock_key, stock.added)?;
+    effects.put(stock_key, &stock);
     Ok(Reply::Done)
 }

@@ -5,7 +5,7 @@ use throng_protocol::ids::{AppId, GroupId, UserId, UserNumber};
 
 use super::group;
 use crate::effect::Effects;
-use crate::record::{GroupRecord, MemberRecord, read};
+use crate::record::{GroupRecord, MemberRecord, one_more, read};
 use crate::{ApplyError, Reply, View, keys};
 
 /// Makes a user a member; nothing changes for one who is.
@@ -27,8 +27,8 @@ pub(super) fn join(
             changed: false,
         });
     }
-    record.version += 1;
-    record.members += 1;
+    record.version = one_more(&group_key, record.version)?;
+    record.members = one_more(&group_key, record.members)?;
     effects.put(group_key, &record);
     effects.put(
         member_key,
@@ -62,7 +62,7 @@ pub(super) fn leave(
             changed: false,
         });
     }
-    record.version += 1;
+    record.version = one_more(&group_key, record.version)?;
     record.members = record.members.saturating_sub(1);
     effects.put(group_key, &record);
     effects.delete(member_key);

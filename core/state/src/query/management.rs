@@ -78,13 +78,11 @@ pub fn number_stock(view: &dyn View) -> Result<NumberStock, ApplyError> {
             next_request: 1,
         });
     };
-    let left = stock
-        .ranges
-        .iter()
-        .map(|range| range.end.saturating_sub(range.start))
-        .sum();
+    let left = stock.ranges.iter().fold(0_u64, |left, range| {
+        left.saturating_add(range.end.saturating_sub(range.start))
+    });
     Ok(NumberStock {
         left,
-        next_request: stock.added + 1,
+        next_request: stock.added.saturating_add(1),
     })
 }

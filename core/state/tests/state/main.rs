@@ -1,0 +1,13 @@
+//! What each command does to each plane, as lists of effects, and the promises over sequences of
+//! commands, against naive models.
+
+mod decoding;
+mod management;
+mod management_model;
+mod message;
+mod message_model;
+mod meta;
+mod outbox;
+mod page;
+mod replay;
+mod support;

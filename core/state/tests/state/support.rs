@@ -1,0 +1,238 @@
+//! Names, commands and shards the tests share.
+
+use bytes::Bytes;
+use throng_protocol::cluster::{AppKey, ChannelInfo, GrantClaims, TokenAlgorithm};
+use throng_protocol::code::Code;
+use throng_protocol::ids::{
+    AppId, ChannelId, ChannelNumber, ClientMessageId, Epoch, GroupId, NodeId, Seq, ShardId, Ts, UserId,
+    UserNumber,
+};
+use throng_protocol::placement::{ClusterMap, NodeInfo, Plane};
+use throng_state::command::{AppendMessage, ClusterKey, ManagementCommand, MessageCommand, MetaCommand};
+use throng_state::outbox::Delivery;
+use throng_state::record::Record;
+use throng_state::testing::MapView;
+use throng_state::{Command, Effect, Reply};
+
+/// The management shard of these tests.
+pub const MANAGEMENT: ShardId = ShardId(3);
+/// The message shard of these tests.
+pub const MESSAGE: ShardId = ShardId(101);
+/// A time of the leader's clock.
+pub const NOW: u64 = 1_700_000_000_000;
+
+pub fn app() -> AppId {
+    AppId::new("app").expect("valid")
+}
+
+pub fn group(name: &str) -> GroupId {
+    GroupId::new(name).expect("valid")
+}
+
+pub fn channel(name: &str) -> ChannelId {
+    ChannelId::new(name).expect("valid")
+}
+
+pub fn user(number: u64) -> UserId {
+    UserId::new(&format!("user-{number}")).expect("valid")
+}
+
+pub fn app_key(kid: &str, bytes: usize) -> AppKey {
+    AppKey {
+        kid: kid.to_owned(),
+        algorithm: TokenAlgorithm::Hs256,
+        material: Bytes::from(vec![7; bytes]),
+    }
+}
+
+pub fn cluster_map(version: u64) -> ClusterMap {
+    let nodes = vec![NodeInfo {
+        id: NodeId(1),
+        address: "127.0.0.1:1".to_owned(),
+    }];
+    ClusterMap {
+        version,
+        ..ClusterMap::initial(nodes, 1, 2, 1)
+    }
+}
+
+pub fn bootstrap(key: u32) -> Command {
+    let cluster_key = ClusterKey {
+        id: key,
+        secret: [key as u8; 32],
+    };
+    Command::Meta(MetaCommand::Bootstrap {
+        map: cluster_map(1),
+        cluster_key,
+    })
+}
+
+pub fn put_app(keys: Vec<AppKey>) -> Command {
+    Command::Meta(MetaCommand::PutApp { app: app(), keys })
+}
+
+pub fn put_map(version: u64) -> Command {
+    Command::Meta(MetaCommand::PutMap {
+        map: cluster_map(version),
+    })
+}
+
+pub fn lease(shard: u32, count: u32, request: u64) -> Command {
+    Command::Meta(MetaCommand::LeaseNumbers {
+        shard: ShardId(shard),
+        count,
+        request,
+    })
+}
+
+pub fn register(name: u64) -> Command {
+    Command::Management(ManagementCommand::RegisterUser {
+        app: app(),
+        user: user(name),
+    })
+}
+
+pub fn add_range(start: u64, end: u64) -> Command {
+    Command::Management(ManagementCommand::AddNumberRange { start, end })
+}
+
+pub fn create_group(name: &str, number: u64) -> Command {
+    Command::Management(ManagementCommand::CreateGroup {
+        app: app(),
+        group: group(name),
+        user: user(number),
+        number: UserNumber(number),
+    })
+}
+
+pub fn create_channel(group_name: &str, name: &str, number: u64) -> Command {
+    Command::Management(ManagementCommand::CreateChannel {
+        app: app(),
+        group: group(group_name),
+        channel: channel(name),
+        number: UserNumber(number),
+        issuer: MANAGEMENT,
+        target: MESSAGE,
+    })
+}
+
+pub fn join(name: &str, number: u64) -> Command {
+    Command::Management(ManagementCommand::Join {
+        app: app(),
+        group: group(name),
+        user: user(number),
+        number: UserNumber(number),
+    })
+}
+
+pub fn leave(name: &str, number: u64) -> Command {
+    Command::Management(ManagementCommand::Leave {
+        app: app(),
+        group: group(name),
+        number: UserNumber(number),
+    })
+}
+
+pub fn acked(through: u64) -> Command {
+    Command::Management(ManagementCommand::OutboxAcked {
+        target: MESSAGE,
+        through,
+    })
+}
+
+pub fn info(number: u64) -> ChannelInfo {
+    ChannelInfo {
+        app: app(),
+        group: group("g"),
+        channel: channel(&format!("c{number}")),
+        number: ChannelNumber(number),
+        shard: MESSAGE,
+    }
+}
+
+pub fn deliver(number: u64, info: ChannelInfo) -> Command {
+    let delivery = Delivery::OpenChannel {
+        info,
+        epoch: Epoch(1),
+    };
+    Command::Message(MessageCommand::Deliver {
+        source: MANAGEMENT,
+        number,
+        delivery,
+    })
+}
+
+/// A message shard with channels 1 to `channels`.
+pub fn message_shard(channels: u64) -> MapView {
+    let mut shard = MapView::new(Plane::Message);
+    for number in 1..=channels {
+        assert_eq!(shard.reply(&deliver(number, info(number))), Reply::Done);
+    }
+    shard
+}
+
+/// A message of user `sender` to channel 1, first tried and proposed at [`NOW`].
+pub fn message(sender: u64, id: u64, body: &str) -> AppendMessage {
+    AppendMessage {
+        channel: ChannelNumber(1),
+        claims: GrantClaims {
+            app: app(),
+            group: group("g"),
+            user: user(sender),
+            number: UserNumber(sender),
+            version: 1,
+            since: 1,
+            issued_ms: NOW,
+        },
+        client_message_id: ClientMessageId(id),
+        first_attempt_ms: NOW,
+        proposed_ms: NOW,
+        body: Bytes::copy_from_slice(body.as_bytes()),
+    }
+}
+
+/// The same message, first tried and proposed at another time.
+pub fn at(ms: u64, message: AppendMessage) -> AppendMessage {
+    AppendMessage {
+        first_attempt_ms: ms,
+        proposed_ms: ms,
+        ..message
+    }
+}
+
+pub fn append(message: &AppendMessage) -> Command {
+    Command::Message(MessageCommand::Append(message.clone()))
+}
+
+pub fn appended(seq: u64, ts: Ts, repeat: bool) -> Reply {
+    Reply::Appended {
+        epoch: Epoch(1),
+        seq: Seq(seq),
+        ts,
+        repeat,
+    }
+}
+
+pub fn put(key: Bytes, record: &impl Record) -> Effect {
+    Effect::Put {
+        key,
+        value: record.encode(),
+    }
+}
+
+/// Runs a command that must be refused with `code`, and must do nothing.
+pub fn refused(shard: &mut MapView, command: &Command, code: Code) {
+    match shard.run(command) {
+        (Reply::Refused { code: found, text }, effects) => {
+            assert_eq!(found, code, "{text}");
+            assert!(!text.is_empty());
+            assert_eq!(effects, [], "a refusal has effects");
+        }
+        (reply, _) => panic!("{command:?} was answered {reply:?}"),
+    }
+}
+
+/// Runs a command that must be answered with `reply`, and must do nothing.
+pub fn unchanged(shard: &mut MapView, command: &Command, reply: &Reply) {
+    assert_eq!(shard.run(command), (reply.clone(), vec![]));
+}
