@@ -1,0 +1,444 @@
+//! The messages of the positive vectors: at least two of every type, one plain and one at the edges
+//! of its fields.
+
+use bytes::Bytes;
+use throng_protocol::code::{Class, Code};
+use throng_protocol::ids::{
+    ChannelId, ChannelNumber, ClientMessageId, DeviceId, Epoch, GroupId, Position, Seq, SessionId, Ts,
+    UserId, UserNumber,
+};
+use throng_protocol::message::{
+    Ack, Authenticate, ClientAck, CreateChannel, CreateGroup, Deliver, Direction, Done, Drain, Entry, Error,
+    Hello, HelloOk, History, Join, Leave, Message, Page, Ping, Place, Pong, Resume, Send, Start, Subscribe,
+    Subscribed, Sync, Unsubscribe, Welcome,
+};
+
+/// A named message.
+pub type Sample = (&'static str, Message);
+
+/// A 64-byte name: the longest.
+const LONG: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+/// A channel number as clusters issue them: shard 3, counter 7.
+const CHANNEL: u64 = (3 << 40) | 7;
+const TIME_MS: u64 = 1_795_478_400_000;
+
+pub fn group() -> GroupId {
+    GroupId::new("community").expect("valid")
+}
+
+pub fn channel() -> ChannelId {
+    ChannelId::new("lean4").expect("valid")
+}
+
+fn long_group() -> GroupId {
+    GroupId::new(LONG).expect("valid")
+}
+
+fn other_channel() -> ChannelId {
+    ChannelId::new("général ☕").expect("valid")
+}
+
+fn position(epoch: u32, seq: u64) -> Position {
+    Position {
+        epoch: Epoch(epoch),
+        seq: Seq(seq),
+    }
+}
+
+pub fn entry(seq: u64, body: &'static [u8]) -> Entry {
+    Entry {
+        seq: Seq(seq),
+        ts: Ts::from_millis(TIME_MS + seq),
+        kind: 1,
+        sender: UserId::new("ann").expect("valid"),
+        sender_number: UserNumber(3),
+        client_message_id: ClientMessageId(0x1234_5678_9abc_def0 + seq),
+        body: Bytes::from_static(body),
+    }
+}
+
+/// All of them, by type.
+pub fn all() -> Vec<Sample> {
+    [
+        opening(),
+        groups(),
+        sends(),
+        subscriptions(),
+        deliveries(),
+        pages(),
+        rest(),
+    ]
+    .concat()
+}
+
+fn opening() -> Vec<Sample> {
+    let hello = |versions: &[u16], client: &str| Hello {
+        versions: versions.to_vec(),
+        client: client.to_owned(),
+    };
+    let welcome = Welcome {
+        session: SessionId(9),
+        user: UserId::new("ann").expect("valid"),
+        user_number: UserNumber(3),
+        server_time_ms: TIME_MS,
+        token_expires_ms: TIME_MS + 3_600_000,
+        idempotency_window_ms: 172_800_000,
+        ping_interval_ms: 25_000,
+        body_bytes_max: 131_072,
+        requests_in_flight_max: 64,
+        subscriptions_max: 1_000,
+    };
+    let largest = Welcome {
+        session: SessionId(u64::MAX),
+        user: UserId::new("Zoë").expect("valid"),
+        user_number: UserNumber(u64::MAX),
+        ping_interval_ms: u32::MAX,
+        ..welcome.clone()
+    };
+    let authenticate = |token: &str, device: &str| Authenticate {
+        token: token.to_owned(),
+        device: DeviceId::new(device).expect("valid"),
+    };
+    let hello_ok = |edge: &str, server_time_ms| HelloOk {
+        version: 1,
+        edge: edge.to_owned(),
+        server_time_ms,
+    };
+    vec![
+        ("hello", hello(&[1], "example/1.0").into()),
+        ("hello_without_a_name", hello(&[3, 2, 1], "").into()),
+        (
+            "hello_with_as_many_versions_as_allowed",
+            hello(&(1..=16).rev().collect::<Vec<_>>(), "x").into(),
+        ),
+        ("hello_ok", hello_ok("edge-1", TIME_MS).into()),
+        ("hello_ok_at_the_epoch", hello_ok("", 0).into()),
+        (
+            "authenticate",
+            authenticate("eyJhbGciOiJIUzI1NiJ9.e30.c2ln", "phone").into(),
+        ),
+        (
+            "authenticate_with_the_longest_names",
+            authenticate(&"t".repeat(4_096), LONG).into(),
+        ),
+        ("welcome", welcome.into()),
+        ("welcome_with_the_largest_numbers", largest.into()),
+    ]
+}
+
+fn groups() -> Vec<Sample> {
+    vec![
+        (
+            "create_group",
+            CreateGroup {
+                request: 1,
+                group: group(),
+            }
+            .into(),
+        ),
+        (
+            "create_group_with_the_longest_name",
+            CreateGroup {
+                request: u64::MAX,
+                group: long_group(),
+            }
+            .into(),
+        ),
+        (
+            "create_channel",
+            CreateChannel {
+                request: 2,
+                group: group(),
+                channel: channel(),
+            }
+            .into(),
+        ),
+        (
+            "create_channel_with_a_name_beyond_ascii",
+            CreateChannel {
+                request: 3,
+                group: group(),
+                channel: other_channel(),
+            }
+            .into(),
+        ),
+        (
+            "join",
+            Join {
+                request: 3,
+                group: group(),
+            }
+            .into(),
+        ),
+        (
+            "join_with_the_longest_name",
+            Join {
+                request: 4,
+                group: long_group(),
+            }
+            .into(),
+        ),
+        (
+            "leave",
+            Leave {
+                request: 4,
+                group: group(),
+            }
+            .into(),
+        ),
+        (
+            "leave_with_the_longest_name",
+            Leave {
+                request: 5,
+                group: long_group(),
+            }
+            .into(),
+        ),
+        ("done", Done { request: 4 }.into()),
+        ("done_of_the_largest_request", Done { request: u64::MAX }.into()),
+    ]
+}
+
+fn sends() -> Vec<Sample> {
+    let send = Send {
+        request: 5,
+        group: group(),
+        channel: channel(),
+        client_message_id: ClientMessageId(77),
+        first_attempt_ms: TIME_MS,
+        body: Bytes::from_static(b"hello, world"),
+    };
+    let empty = Send {
+        client_message_id: ClientMessageId(u64::MAX),
+        channel: other_channel(),
+        body: Bytes::new(),
+        ..send.clone()
+    };
+    let binary = Send {
+        body: Bytes::from_static(&[0, 255, 128, 10, 0]),
+        ..send.clone()
+    };
+    let ack = Ack {
+        request: 5,
+        channel: ChannelNumber(CHANNEL),
+        epoch: Epoch(1),
+        seq: Seq(42),
+        ts: Ts::from_millis(TIME_MS),
+        repeat: false,
+    };
+    let repeat = Ack {
+        repeat: true,
+        ts: Ts(u64::MAX),
+        seq: Seq(u64::MAX),
+        epoch: Epoch(u32::MAX),
+        ..ack
+    };
+    vec![
+        ("send", send.into()),
+        ("send_an_empty_body", empty.into()),
+        ("send_bytes_that_are_no_text", binary.into()),
+        ("ack", ack.into()),
+        ("ack_of_a_repeat", repeat.into()),
+    ]
+}
+
+fn subscriptions() -> Vec<Sample> {
+    let subscribe = |position| Subscribe {
+        request: 6,
+        group: group(),
+        channel: channel(),
+        position,
+    };
+    let subscribed = |position, head, start| Subscribed {
+        request: 6,
+        group: group(),
+        channel_name: channel(),
+        channel: ChannelNumber(CHANNEL),
+        position,
+        head: Seq(head),
+        start,
+    };
+    let place = |group, channel, position| Place {
+        group,
+        channel,
+        position,
+    };
+    let many = (0..20)
+        .map(|number| {
+            let name = ChannelId::new(&format!("channel-{number}")).expect("valid");
+            place(group(), name, position(1, number * 1_000))
+        })
+        .collect();
+    vec![
+        ("subscribe_at_the_head", subscribe(position(0, 0)).into()),
+        ("subscribe_behind_a_position", subscribe(position(1, 41)).into()),
+        (
+            "subscribed_resumed",
+            subscribed(position(1, 41), 50, Start::Resumed).into(),
+        ),
+        (
+            "subscribed_head",
+            subscribed(position(1, 0), 0, Start::Head).into(),
+        ),
+        (
+            "subscribed_full_epoch",
+            subscribed(position(2, 30), 30, Start::FullEpoch).into(),
+        ),
+        (
+            "subscribed_full_ahead",
+            subscribed(position(1, 30), 30, Start::FullAhead).into(),
+        ),
+        (
+            "unsubscribe",
+            Unsubscribe {
+                request: 7,
+                channel: ChannelNumber(CHANNEL),
+            }
+            .into(),
+        ),
+        (
+            "unsubscribe_channel_0",
+            Unsubscribe {
+                request: 8,
+                channel: ChannelNumber(0),
+            }
+            .into(),
+        ),
+        (
+            "resume",
+            Resume {
+                request: 10,
+                places: vec![place(group(), channel(), position(1, 41))],
+            }
+            .into(),
+        ),
+        (
+            "resume_many",
+            Resume {
+                request: 11,
+                places: many,
+            }
+            .into(),
+        ),
+    ]
+}
+
+fn deliveries() -> Vec<Sample> {
+    let deliver = |prev, entries| Deliver {
+        channel: ChannelNumber(CHANNEL),
+        epoch: Epoch(1),
+        prev: Seq(prev),
+        entries,
+    };
+    let unknown_kind = Entry {
+        kind: 200,
+        ..entry(2, b"of a later version")
+    };
+    let ack = |position| ClientAck {
+        channel: ChannelNumber(CHANNEL),
+        position,
+    };
+    vec![
+        ("deliver_one", deliver(41, vec![entry(42, b"one")]).into()),
+        (
+            "deliver_several_with_holes",
+            deliver(41, vec![entry(42, b"one"), entry(44, b""), entry(50, b"x")]).into(),
+        ),
+        ("deliver_the_first", deliver(0, vec![entry(1, b"first")]).into()),
+        ("deliver_an_unknown_kind", deliver(1, vec![unknown_kind]).into()),
+        ("client_ack", ack(position(1, 42)).into()),
+        ("client_ack_of_nothing", ack(position(1, 0)).into()),
+    ]
+}
+
+fn pages() -> Vec<Sample> {
+    let sync = |position, limit| Sync {
+        request: 8,
+        group: group(),
+        channel: channel(),
+        position,
+        limit,
+    };
+    let history = |anchor, direction, limit| History {
+        request: 9,
+        group: group(),
+        channel: channel(),
+        anchor: Seq(anchor),
+        direction,
+        limit,
+    };
+    let page = |prev, head, entries| Page {
+        request: 9,
+        channel: ChannelNumber(CHANNEL),
+        epoch: Epoch(1),
+        prev: Seq(prev),
+        head: Seq(head),
+        entries,
+    };
+    vec![
+        ("sync", sync(position(1, 41), 100).into()),
+        ("sync_from_the_start", sync(position(1, 0), 0).into()),
+        (
+            "sync_with_the_largest_limit",
+            sync(position(1, u64::MAX), 300).into(),
+        ),
+        ("history_before_the_end", history(0, Direction::Before, 20).into()),
+        ("history_after", history(10, Direction::After, 0).into()),
+        ("page", page(0, 2, vec![entry(1, b"a"), entry(2, b"b")]).into()),
+        ("page_of_nothing", page(41, 41, Vec::new()).into()),
+    ]
+}
+
+fn rest() -> Vec<Sample> {
+    let drain = |deadline_ms, reason: &str, edges: &[&str]| Drain {
+        deadline_ms,
+        reason: reason.to_owned(),
+        edges: edges.iter().map(|edge| (*edge).to_owned()).collect(),
+    };
+    let waiting = Error {
+        retry_after_ms: 1_500,
+        ..Error::new(7, Code::Overloaded, "try again")
+    };
+    let future = Error {
+        request: 3,
+        code: 999,
+        class: Class::Redirect,
+        message: "a code of a later version".to_owned(),
+        retry_after_ms: 0,
+    };
+    vec![
+        ("ping", Ping { nonce: 1 }.into()),
+        ("ping_with_nonce_0", Ping { nonce: 0 }.into()),
+        (
+            "pong",
+            Pong {
+                nonce: 1,
+                time_ms: TIME_MS,
+            }
+            .into(),
+        ),
+        (
+            "pong_with_the_largest_nonce",
+            Pong {
+                nonce: u64::MAX,
+                time_ms: 0,
+            }
+            .into(),
+        ),
+        (
+            "drain",
+            drain(10_000, "upgrade", &["edge-2.example:4433", "[::1]:4433"]).into(),
+        ),
+        ("drain_without_edges", drain(0, "", &[]).into()),
+        (
+            "error_of_a_request",
+            Error::new(9, Code::NotMember, "not a member of community").into(),
+        ),
+        (
+            "error_of_the_connection",
+            Error::new(0, Code::TokenExpired, "").into(),
+        ),
+        ("error_with_a_wait", waiting.into()),
+        ("error_of_an_unknown_code", future.into()),
+    ]
+}
