@@ -1,0 +1,154 @@
+//! Operator's access to a cluster: requests on the cluster wire with the certificate of an admin.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use throng_protocol::cluster::{
+    self, Answer, AppKey, ChannelInfo, Direction, NodeStatus, Page, PeerId, REQUEST_LANE, Refusal, Reply, Request,
+    TokenAlgorithm,
+};
+use throng_protocol::ids::{AppId, ChannelId, ChannelNumber, GroupId, NodeId, Seq, ShardId};
+use throng_transport::{ClusterEndpoint, ClusterPool, ClusterTls};
+use tokio::time::Instant;
+
+use super::cluster_file::ClusterFile;
+use super::failure::Failure;
+use super::tls;
+
+/// How long a request may take, elections and restarts included.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long one node may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Between two rounds over the nodes while no leader is known: a fraction of an election.
+const ROUND_PAUSE: Duration = Duration::from_millis(100);
+
+/// An operator's connection to the core nodes.
+#[derive(Debug)]
+pub struct Admin {
+    pool: ClusterPool,
+    nodes: Vec<(NodeId, SocketAddr)>,
+}
+
+impl Admin {
+    /// Prepares access to the cluster of a file; connects when asked something.
+    pub async fn connect(file: &ClusterFile) -> Result<Self, Failure> {
+        let files = tls::admin_files(&file.tls);
+        let tls = ClusterTls::load(&files.ca, &files.cert, &files.key, &file.cluster)
+            .map_err(|error| tls::failure(&error))?;
+        let addr = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let endpoint = ClusterEndpoint::bind(addr, &tls)
+            .map_err(|error| Failure::new(error.to_string(), "this machine", "free a UDP port and try again"))?;
+        let nodes = file.cores().map(|(id, node)| (NodeId(id), node.addr)).collect();
+        Ok(Self { pool: ClusterPool::new(Arc::new(endpoint)), nodes })
+    }
+
+    /// Registers an app's token key.
+    pub async fn put_app(&self, app: &str, kid: &str, secret: &[u8]) -> Result<(), Failure> {
+        let key = AppKey {
+            kid: kid.to_owned(),
+            algorithm: TokenAlgorithm::Hs256,
+            material: Bytes::copy_from_slice(secret),
+        };
+        match self.ask(Request::PutApp { app: app_id(app)?, keys: vec![key] }).await? {
+            Reply::Done => Ok(()),
+            other => Err(surprise(&other)),
+        }
+    }
+
+    /// A channel by its name.
+    pub async fn channel(&self, app: &str, group: &str, channel: &str) -> Result<ChannelInfo, Failure> {
+        let group = GroupId::new(group).map_err(|error| name("group", &error))?;
+        let channel = ChannelId::new(channel).map_err(|error| name("channel", &error))?;
+        match self.ask(Request::Channel { app: app_id(app)?, group, channel }).await? {
+            Reply::Channel(info) => Ok(info),
+            other => Err(surprise(&other)),
+        }
+    }
+
+    /// A page of a channel's log, confirmed by a quorum.
+    pub async fn page(&self, shard: ShardId, channel: ChannelNumber, anchor: Seq, limit: u32) -> Result<Page, Failure> {
+        let request = Request::Page { shard, channel, anchor, direction: Direction::After, limit };
+        match self.ask(request).await? {
+            Reply::Page(page) => Ok(page),
+            other => Err(surprise(&other)),
+        }
+    }
+
+    /// One node's replicas; an error if that node cannot be reached now.
+    pub async fn status(&self, node: NodeId) -> Result<NodeStatus, Failure> {
+        let addr = self.nodes.iter().find(|(id, _)| *id == node).map(|(_, addr)| *addr);
+        let addr = addr.ok_or_else(|| Failure::new(format!("node {node} is unknown"), "cluster.json", "name one that is there"))?;
+        match self.ask_node(node, addr, &Request::Status).await {
+            Some(Ok(Reply::Status(status))) => Ok(status),
+            _ => Err(Failure::new(format!("node {node} does not answer"), addr.to_string(), "look into its log")),
+        }
+    }
+
+    /// Asks until a node answers for its shard, following leaders.
+    async fn ask(&self, request: Request) -> Result<Reply, Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut last = "no node answered".to_owned();
+        let mut hint = None;
+        loop {
+            let mut order = self.nodes.clone();
+            order.sort_by_key(|(id, _)| Some(*id) != hint);
+            hint = None;
+            for (id, addr) in order {
+                match self.ask_node(id, addr, &request).await {
+                    Some(Ok(reply)) => return Ok(reply),
+                    Some(Err(Refusal::NotLeader { leader })) => {
+                        last = "no leader was found".to_owned();
+                        hint = leader.filter(|leader| *leader != id);
+                        if hint.is_some() {
+                            break;
+                        }
+                    }
+                    Some(Err(Refusal::Code { code, text })) => {
+                        if code.class() == throng_protocol::code::Class::Fatal {
+                            let what = format!("{} ({})", text, code.name());
+                            return Err(Failure::new(what, format!("core-{id}"), "correct the request"));
+                        }
+                        last = text;
+                    }
+                    None => {}
+                }
+            }
+            if Instant::now() > deadline {
+                let places: Vec<String> = self.nodes.iter().map(|(_, addr)| addr.to_string()).collect();
+                return Err(Failure::new(
+                    format!("the cluster did not answer: {last}"),
+                    places.join(", "),
+                    "check that a majority of its nodes runs (`throng ctl status --cluster DIR`)",
+                ));
+            }
+            if hint.is_none() {
+                tokio::time::sleep(ROUND_PAUSE).await;
+            }
+        }
+    }
+
+    async fn ask_node(&self, id: NodeId, addr: SocketAddr, request: &Request) -> Option<Answer> {
+        let asked = async {
+            let lane = self.pool.rpc(PeerId::Core(id), addr, REQUEST_LANE).await.ok()?;
+            let answer = lane.call(cluster::encode(request), ANSWER_TIMEOUT).await.ok()?;
+            cluster::decode::<Answer>(&answer).ok()
+        };
+        tokio::time::timeout(ANSWER_TIMEOUT, asked).await.ok().flatten()
+    }
+}
+
+fn app_id(app: &str) -> Result<AppId, Failure> {
+    AppId::new(app).map_err(|error| name("app", &error))
+}
+
+fn name(what: &str, error: &throng_protocol::ids::NameError) -> Failure {
+    Failure::usage(error.to_string(), format!("the {what}'s name"), "give another name")
+}
+
+fn surprise(reply: &Reply) -> Failure {
+    Failure::new(format!("a node answered something else: {reply:?}"), "the cluster wire", "upgrade nodes and tools together")
+}

@@ -1,0 +1,148 @@
+//! `throng ctl`: operate a cluster.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use serde::Serialize;
+use throng_protocol::ids::NodeId;
+
+use super::admin::Admin;
+use super::cluster_file::{ClusterFile, NodeRecord};
+use super::failure::{Exit, Failure};
+
+/// What can be done.
+#[derive(Debug, Clone, Subcommand)]
+pub enum CtlCommand {
+    /// Show every node's shards: leader, term, log, applied, and why one has stopped
+    Status {
+        /// Folder of a running cluster
+        #[arg(long)]
+        cluster: PathBuf,
+        /// One JSON object on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write cluster.json for nodes that were started by hand, and register an app with them
+    Adopt {
+        /// Where to write cluster.json; made if absent
+        #[arg(long)]
+        cluster: PathBuf,
+        /// The cluster's name, as in the nodes' configuration
+        #[arg(long, default_value = "throng")]
+        name: String,
+        /// Folder of the development CA the nodes use
+        #[arg(long, default_value = "throng-data/tls")]
+        tls: PathBuf,
+        /// A core node, `id=host:port`; give all of them
+        #[arg(long = "core", required = true)]
+        cores: Vec<String>,
+        /// An edge, `host:port`; give all of them
+        #[arg(long = "edge", required = true)]
+        edges: Vec<SocketAddr>,
+        /// The app to register
+        #[arg(long, default_value = "demo")]
+        app: String,
+    },
+}
+
+/// Does it.
+pub async fn run(command: CtlCommand) -> Result<Exit, Failure> {
+    match command {
+        CtlCommand::Status { cluster, json } => status(&cluster, json).await,
+        CtlCommand::Adopt { cluster, name, tls, cores, edges, app } => {
+            let file = adopted(&name, &tls, &cores, &edges, &app)?;
+            let admin = Admin::connect(&file).await?;
+            admin.put_app(&file.app_id, super::token::KEY_ID, file.app_secret.as_bytes()).await?;
+            std::fs::create_dir_all(&cluster).map_err(|error| Failure::io("making the folder", &cluster, &error))?;
+            file.write(&cluster)?;
+            println!("{} says how to reach {} core nodes and {} edges", cluster.join(super::cluster_file::NAME).display(), cores.len(), edges.len());
+            Ok(Exit::Holds)
+        }
+    }
+}
+
+fn adopted(name: &str, tls: &Path, cores: &[String], edges: &[SocketAddr], app: &str) -> Result<ClusterFile, Failure> {
+    let tls = tls.canonicalize().map_err(|error| Failure::io("finding the development CA", tls, &error))?;
+    let record = |id: String, role: &str, addr| NodeRecord {
+        id,
+        roles: vec![role.to_owned()],
+        pid: None,
+        addr,
+        observe: None,
+        dir: None,
+    };
+    let mut nodes = Vec::new();
+    for core in cores {
+        let parsed = core.split_once('=').and_then(|(id, addr)| Some((id.parse::<u64>().ok()?, addr.parse().ok()?)));
+        let (id, addr) = parsed.ok_or_else(|| {
+            Failure::usage("a core node is named as id=host:port", format!("--core {core}"), "write --core 1=127.0.0.1:7101")
+        })?;
+        nodes.push(record(format!("core-{id}"), "core", addr));
+    }
+    for (place, edge) in edges.iter().enumerate() {
+        nodes.push(record(format!("edge-{}", place + 1), "edge", *edge));
+    }
+    let secret: [u8; 32] = rand::random();
+    Ok(ClusterFile {
+        edges: edges.iter().map(ToString::to_string).collect(),
+        server_api: None,
+        ca_cert: tls.join("ca.pem"),
+        app_id: app.to_owned(),
+        app_secret: secret.iter().map(|byte| format!("{byte:02x}")).collect(),
+        cluster: name.to_owned(),
+        tls,
+        nodes,
+    })
+}
+
+#[derive(Debug, Serialize)]
+struct ShardLine {
+    node: u64,
+    shard: u32,
+    leader: Option<u64>,
+    term: u64,
+    last_log: u64,
+    applied: u64,
+    failed: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    unreachable: Vec<String>,
+    shards: Vec<ShardLine>,
+}
+
+async fn status(dir: &Path, json: bool) -> Result<Exit, Failure> {
+    let file = ClusterFile::read(dir)?;
+    let admin = Admin::connect(&file).await?;
+    let mut status = Status { unreachable: Vec::new(), shards: Vec::new() };
+    for (id, node) in file.cores() {
+        match admin.status(NodeId(id)).await {
+            Ok(answer) => status.shards.extend(answer.shards.into_iter().map(|shard| ShardLine {
+                node: id,
+                shard: shard.shard.0,
+                leader: shard.leader.map(|leader| leader.0),
+                term: shard.term,
+                last_log: shard.last_log,
+                applied: shard.applied,
+                failed: shard.failed,
+            })),
+            Err(_) => status.unreachable.push(format!("{} ({})", node.id, node.addr)),
+        }
+    }
+    if json {
+        println!("{}", serde_json::to_string(&status).unwrap_or_default());
+    } else {
+        for line in &status.shards {
+            let leader = line.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
+            let failed = line.failed.as_ref().map_or_else(String::new, |why| format!(" STOPPED: {why}"));
+            println!("core-{} shard {:<4} leader {leader:<5} term {:<5} log {:<9} applied {}{failed}", line.node, line.shard, line.term, line.last_log, line.applied);
+        }
+        for node in &status.unreachable {
+            println!("{node} does not answer");
+        }
+    }
+    let whole = status.unreachable.is_empty() && status.shards.iter().all(|line| line.leader.is_some() && line.failed.is_none());
+    Ok(if whole { Exit::Holds } else { Exit::Broken })
+}

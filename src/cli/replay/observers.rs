@@ -1,0 +1,254 @@
+//! Clients that watch: some stay, some come and go, some join late.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::SelectAll;
+use hdrhistogram::Histogram;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use throng_client::{Client, Delivery, From, Subscription};
+use throng_protocol::ids::Position;
+use tokio::time::Instant;
+
+use super::audit::{Delivered, Watched};
+use super::record::{DeliveryLine, JoinLine, Record, hash, now_us, write_line};
+use super::senders::histogram;
+use super::stage::Stage;
+use crate::cli::failure::Failure;
+use crate::cli::sdk::Sdk;
+
+/// How an observer behaves. Places are counts of answered messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Habit {
+    /// There from the first message to the last.
+    Stays,
+    /// Away between two places; comes back with the positions it had.
+    ComesAndGoes(usize, usize),
+    /// Joins at a place.
+    JoinsLate(usize),
+}
+
+/// Chooses the habits of all observers by seed: seven in ten stay, two come and go, one is late.
+pub fn habits(observers: usize, messages: usize, seed: u64) -> Vec<Habit> {
+    let mut random = StdRng::seed_from_u64(seed ^ 0x0b5e_2e25);
+    (0..observers)
+        .map(|observer| match observer % 10 {
+            0..=6 => Habit::Stays,
+            7 | 8 => {
+                let away = random.random_range(messages / 10..=messages / 2);
+                Habit::ComesAndGoes(away, away + random.random_range(messages / 20..=messages / 3))
+            }
+            _ => Habit::JoinsLate(random.random_range(messages / 10..=messages * 4 / 5)),
+        })
+        .collect()
+}
+
+/// What an observer saw.
+#[derive(Debug)]
+pub struct Seen {
+    /// By channel.
+    pub channels: BTreeMap<String, Watched>,
+    /// How often a connection was replaced and its session resumed.
+    pub resumes: u64,
+    /// First attempt to delivery in microseconds, while it was there the whole time.
+    pub times: Histogram<u64>,
+    /// Channels that were still behind when patience ended.
+    pub behind: u64,
+}
+
+/// One observer at work.
+struct Observer {
+    name: String,
+    device: String,
+    habit: Habit,
+    stage: Arc<Stage>,
+    record: Option<(Arc<Record>, BufWriter<File>)>,
+    /// The place of a message in the trace, by its `n`.
+    place_of: Arc<BTreeMap<u64, usize>>,
+    seen: Seen,
+}
+
+/// Watches until everything has come or patience ends. `joined` is told once the first
+/// subscriptions stand (for late ones at once).
+pub async fn watch(
+    stage: Arc<Stage>,
+    sdk: Arc<Sdk>,
+    name: String,
+    habit: Habit,
+    record: Option<Arc<Record>>,
+    place_of: Arc<BTreeMap<u64, usize>>,
+    joined: tokio::sync::oneshot::Sender<()>,
+) -> Result<Seen, Failure> {
+    let record = match record {
+        Some(record) => Some((record.clone(), record.client(&name)?)),
+        None => None,
+    };
+    let seen = Seen { channels: BTreeMap::new(), resumes: 0, times: histogram(), behind: 0 };
+    let device = format!("{name}-device");
+    let mut observer = Observer { name, device, habit, stage, record, place_of, seen };
+    let (mut joined, mut from) = (Some(joined), None);
+    if let Habit::JoinsLate(place) = habit {
+        joined.take().map(|joined| joined.send(()));
+        observer.stage.acked_at_least(place).await;
+    }
+    loop {
+        let client = sdk.connect(&observer.name, &observer.device).await?;
+        let subscriptions = observer.subscribe(&client, from.as_ref()).await?;
+        joined.take().map(|joined| joined.send(()));
+        let leave_at = match (habit, &from) {
+            (Habit::ComesAndGoes(away, _), None) => Some(away),
+            _ => None,
+        };
+        let positions = observer.drink(subscriptions, leave_at).await?;
+        observer.seen.resumes += client.resumes();
+        client.close().await;
+        match (habit, positions) {
+            (Habit::ComesAndGoes(_, back), Some(positions)) => {
+                observer.seen.resumes += 1;
+                from = Some(positions);
+                observer.stage.acked_at_least(back).await;
+            }
+            _ => break,
+        }
+    }
+    if let Some((record, out)) = &mut observer.record {
+        record.written(out.flush())?;
+    }
+    Ok(observer.seen)
+}
+
+type Positions = BTreeMap<String, Position>;
+
+impl Observer {
+    async fn subscribe(&mut self, client: &Client, from: Option<&Positions>) -> Result<SelectAll<Subscription>, Failure> {
+        let mut all = SelectAll::new();
+        for channel in self.stage.trace.channels() {
+            let start = match from.and_then(|positions| positions.get(&channel)) {
+                Some(position) => From::Position(*position),
+                None => From::Head,
+            };
+            let subscription = client.subscribe(&self.stage.group, &channel, start).await.map_err(|error| {
+                Failure::new(format!("{} cannot subscribe: {error}", self.name), channel.clone(), "look into the edge's log")
+            })?;
+            if !self.seen.channels.contains_key(&channel) {
+                let from_seq = subscription.start().seq.0;
+                self.seen.channels.insert(channel.clone(), Watched { from_seq, delivered: Vec::new() });
+                if let Some((record, _)) = &self.record {
+                    record.join(&JoinLine { client: &self.name, ch: &channel, from_seq })?;
+                }
+            }
+            all.push(subscription);
+        }
+        Ok(all)
+    }
+
+    /// Takes deliveries until everything has come, patience ends (`None`), or it is time to go
+    /// (the positions held).
+    async fn drink(&mut self, mut all: SelectAll<Subscription>, leave_at: Option<usize>) -> Result<Option<Positions>, Failure> {
+        let stage = self.stage.clone();
+        let (mut finished, mut answered) = (stage.finished(), stage.answered());
+        let mut deadline: Option<Instant> = None;
+        loop {
+            let heads = finished.borrow().clone();
+            if let Some(heads) = &heads {
+                let behind = self.behind(heads);
+                deadline = deadline.or_else(|| Some(Instant::now() + stage.patience));
+                if behind == 0 || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    self.seen.behind = behind;
+                    return Ok(None);
+                }
+            }
+            let leaving = async {
+                match leave_at {
+                    Some(place) => drop(answered.wait_for(|answered| *answered >= place).await),
+                    None => std::future::pending().await,
+                }
+            };
+            let patience = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = leaving => return Ok(Some(all.iter().map(|one| (one.channel().to_string(), one.position())).collect())),
+                delivery = all.next() => match delivery {
+                    Some(delivery) => self.take(&delivery)?,
+                    None => return Err(Failure::new(format!("{}'s session ended", self.name), "replay", "look into the edge's log")),
+                },
+                _ = finished.changed(), if heads.is_none() => {}
+                () = patience => {}
+            }
+        }
+    }
+
+    fn behind(&self, heads: &BTreeMap<String, u64>) -> u64 {
+        let is_behind = |(channel, watched): (&String, &Watched)| {
+            let last = watched.delivered.last().map_or(watched.from_seq, |delivery| delivery.seq);
+            heads.get(channel).is_some_and(|head| last < *head)
+        };
+        self.seen.channels.iter().filter(|entry| is_behind(*entry)).count() as u64
+    }
+
+    fn take(&mut self, delivery: &Delivery) -> Result<(), Failure> {
+        let channel = delivery.channel.as_str();
+        let place = self.place_of.get(&delivery.client_message_id.0).copied();
+        let line = place.map(|place| &self.stage.trace.lines[place]);
+        let intact = line.is_some_and(|line| {
+            line.u == delivery.sender.as_str() && line.ch == channel && line.body() == delivery.body
+        });
+        if let (Some(place), Habit::Stays) = (place, self.habit)
+            && let Some(took) = self.stage.elapsed_us(place)
+        {
+            self.seen.times.saturating_record(took.max(1));
+        }
+        let delivered = Delivered { seq: delivery.seq.0, client_id: delivery.client_message_id.0, intact };
+        if let Some(watched) = self.seen.channels.get_mut(channel) {
+            watched.delivered.push(delivered);
+        }
+        let Some((record, out)) = &mut self.record else { return Ok(()) };
+        let written = write_line(out, &DeliveryLine {
+            client: &self.name,
+            device: &self.device,
+            edge: &delivery.edge,
+            conn: delivery.conn,
+            ch: channel,
+            seq: delivery.seq.0,
+            prev: delivery.prev.0,
+            ts: delivery.ts.0,
+            id: &delivery.id.to_string(),
+            sender: delivery.sender.as_str(),
+            client_id: delivery.client_message_id.0,
+            len: delivery.body.len(),
+            hash: &hash(&delivery.body),
+            t_us: now_us(),
+        });
+        record.written(written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn habits_follow_the_seed_and_stay_inside_the_trace() {
+        let habits_of = |seed| habits(100, 1_000, seed);
+        assert_eq!(habits_of(1), habits_of(1));
+        assert_ne!(habits_of(1), habits_of(2));
+        let stay = habits_of(1).iter().filter(|habit| **habit == Habit::Stays).count();
+        assert_eq!(stay, 70);
+        for habit in habits_of(3) {
+            match habit {
+                Habit::ComesAndGoes(away, back) => assert!(100 <= away && away < back && back <= 834),
+                Habit::JoinsLate(place) => assert!((100..=800).contains(&place)),
+                Habit::Stays => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What the parts of a replay share: the clients, what is in flight, and how far it has come.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::seq::IteratorRandom;
+use throng_client::Client;
+use tokio::sync::{SetOnce, watch};
+use tokio::time::Instant;
+
+use super::audit::Acked;
+use super::gate::Gate;
+use super::trace::Trace;
+use crate::cli::admin::Admin;
+
+/// The shared state of one replay.
+#[derive(Debug)]
+pub struct Stage {
+    /// Folder of the cluster.
+    pub dir: PathBuf,
+    /// Operator's access.
+    pub admin: Admin,
+    /// The trace.
+    pub trace: Trace,
+    /// The group it is played into.
+    pub group: String,
+    /// How long anything may take before it is given up.
+    pub patience: Duration,
+    /// How far senders may go.
+    pub gate: Gate,
+    /// A client for every user of the trace.
+    pub senders: BTreeMap<String, Client>,
+    /// When the replay began to send; times below count from it.
+    pub began: Instant,
+    /// Per message: its ack, `None` inside for one that was given up.
+    acks: Vec<SetOnce<Option<Acked>>>,
+    /// Per message: microseconds from `began` to its first attempt, plus one; 0 before.
+    started_us: Vec<AtomicU64>,
+    inflight: Mutex<BTreeSet<usize>>,
+    answered: watch::Sender<usize>,
+    /// Last position of every channel, once everything is acked.
+    finish: watch::Sender<Option<Arc<BTreeMap<String, u64>>>>,
+}
+
+impl Stage {
+    /// A stage before the first message.
+    pub fn new(
+        dir: PathBuf,
+        admin: Admin,
+        trace: Trace,
+        group: String,
+        patience: Duration,
+        gate: Gate,
+        senders: BTreeMap<String, Client>,
+    ) -> Self {
+        let count = trace.lines.len();
+        Self {
+            dir,
+            admin,
+            trace,
+            group,
+            patience,
+            gate,
+            senders,
+            began: Instant::now(),
+            acks: (0..count).map(|_| SetOnce::new()).collect(),
+            started_us: (0..count).map(|_| AtomicU64::new(0)).collect(),
+            inflight: Mutex::default(),
+            answered: watch::Sender::new(0),
+            finish: watch::Sender::new(None),
+        }
+    }
+
+    /// The message at a place is sent now.
+    pub fn start(&self, place: usize) {
+        self.started_us[place].store(self.began.elapsed().as_micros() as u64 + 1, Ordering::Relaxed);
+        self.inflight.lock().insert(place);
+    }
+
+    /// The message at a place was answered, or given up; gives the microseconds it took.
+    pub fn answer(&self, place: usize, ack: Option<Acked>) -> u64 {
+        self.inflight.lock().remove(&place);
+        let _ = self.acks[place].set(ack);
+        self.answered.send_modify(|answered| *answered += 1);
+        self.elapsed_us(place).unwrap_or_default()
+    }
+
+    /// Microseconds since the first attempt of the message at a place.
+    pub fn elapsed_us(&self, place: usize) -> Option<u64> {
+        let started = self.started_us[place].load(Ordering::Relaxed).checked_sub(1)?;
+        (self.began.elapsed().as_micros() as u64).checked_sub(started)
+    }
+
+    /// Waits for the answer of the message at a place.
+    pub async fn acked(&self, place: usize) -> Option<Acked> {
+        *self.acks[place].wait().await
+    }
+
+    /// The ack of the message at a place, if there is one.
+    pub fn ack(&self, place: usize) -> Option<Acked> {
+        self.acks[place].get().copied().flatten()
+    }
+
+    /// How many messages were answered.
+    pub fn answered(&self) -> watch::Receiver<usize> {
+        self.answered.subscribe()
+    }
+
+    /// Waits until that many messages were answered; `false` when the replay ends before.
+    pub async fn acked_at_least(&self, count: usize) -> bool {
+        let mut answered = self.answered();
+        let count = count.min(self.trace.lines.len());
+        answered.wait_for(|answered| *answered >= count).await.is_ok()
+    }
+
+    /// The places of the messages in flight.
+    pub fn inflight(&self) -> Vec<usize> {
+        self.inflight.lock().iter().copied().collect()
+    }
+
+    /// Waits until all these messages are answered.
+    pub async fn all_acked(&self, places: &[usize]) {
+        for place in places {
+            self.acked(*place).await;
+        }
+    }
+
+    /// A client with a send in flight.
+    pub fn sender_in_flight(&self, random: &mut StdRng) -> Option<&Client> {
+        let place = self.inflight.lock().iter().copied().choose(random)?;
+        self.senders.get(&self.trace.lines[place].u)
+    }
+
+    /// Everything is acked: observers wait for what is missing up to these positions, and end.
+    pub fn finish(&self, heads: BTreeMap<String, u64>) {
+        self.finish.send_replace(Some(Arc::new(heads)));
+    }
+
+    /// The final positions, once they are known.
+    pub fn finished(&self) -> watch::Receiver<Option<Arc<BTreeMap<String, u64>>>> {
+        self.finish.subscribe()
+    }
+}
