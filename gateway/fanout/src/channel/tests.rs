@@ -1,0 +1,484 @@
+use super::*;
+use proptest::prelude::*;
+use throng_protocol::cluster::EntryKind;
+use throng_protocol::frame;
+use throng_protocol::ids::{ClientMessageId, Ts, UserId, UserNumber};
+
+const CHANNEL: ChannelNumber = ChannelNumber(7);
+const EPOCH: Epoch = Epoch(1);
+const S1: SessionId = SessionId(1);
+const S2: SessionId = SessionId(2);
+const SMALL: RingLimits = RingLimits {
+    bytes_max: 100_000,
+    frames_max: 4,
+};
+
+fn entry(seq: u64) -> Entry {
+    Entry {
+        seq: Seq(seq),
+        ts: Ts(seq),
+        kind: EntryKind::Message,
+        sender_number: UserNumber(1),
+        sender: UserId::new("u").expect("valid"),
+        client_message_id: ClientMessageId(seq),
+        body: Bytes::from(seq.to_string()),
+    }
+}
+
+fn entries(range: std::ops::RangeInclusive<u64>) -> Vec<Entry> {
+    range.map(entry).collect()
+}
+
+fn at(seq: u64) -> Position {
+    Position {
+        epoch: EPOCH,
+        seq: Seq(seq),
+    }
+}
+
+fn opened(head: u64, limits: RingLimits) -> ChannelFanout {
+    let mut fanout = ChannelFanout::new(0, CHANNEL, limits, &mut Vec::new());
+    fanout.on_opened(EPOCH, Seq(head), Seq(head), &mut Vec::new());
+    fanout
+}
+
+fn batch(fanout: &mut ChannelFanout, range: std::ops::RangeInclusive<u64>) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    fanout.on_batch(EPOCH, Seq(range.start() - 1), &entries(range), &mut effects);
+    effects
+}
+
+/// (prev, seqs) of each frame.
+fn decoded(frames: &[Bytes]) -> Vec<(u64, Vec<u64>)> {
+    frames
+        .iter()
+        .map(|bytes| {
+            let frame = frame::decode(&mut bytes::BytesMut::from(&bytes[..]))
+                .expect("framed")
+                .expect("whole");
+            match Message::decode(&frame).expect("valid") {
+                Some(Message::Deliver(deliver)) => {
+                    assert_eq!((deliver.channel, deliver.epoch), (CHANNEL, EPOCH));
+                    (
+                        deliver.prev.0,
+                        deliver.entries.iter().map(|entry| entry.seq.0).collect(),
+                    )
+                }
+                other => panic!("not a delivery: {other:?}"),
+            }
+        })
+        .collect()
+}
+
+fn chunk(take: Take) -> Chunk {
+    match take {
+        Take::Chunk(chunk) => chunk,
+        other => panic!("expected a chunk, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_new_channel_asks_to_be_followed_at_its_head_and_subscribes_nobody_before_it_is() {
+    let mut effects = Vec::new();
+    let mut fanout = ChannelFanout::new(0, CHANNEL, RingLimits::default(), &mut effects);
+    assert_eq!(
+        effects,
+        vec![Effect::Follow {
+            position: Position::default()
+        }]
+    );
+    let refused = fanout.subscribe(S1, Position::default(), None, &mut effects);
+    assert_eq!(refused, Err(SubscribeError::NotOpen));
+}
+
+#[test]
+fn a_subscription_begins_where_its_position_says() {
+    let mut fanout = opened(10, RingLimits::default());
+    let mut begin = |position, log| fanout.subscribe(S1, position, log, &mut Vec::new());
+    let of = |seq, head, start| {
+        Ok(Subscription {
+            position: at(seq),
+            head: Seq(head),
+            start,
+        })
+    };
+    assert_eq!(begin(Position::default(), None), of(10, 10, Start::Head));
+    assert_eq!(begin(at(3), None), of(3, 10, Start::Resumed));
+    assert_eq!(begin(at(10), None), of(10, 10, Start::Resumed));
+    let foreign = Position {
+        epoch: Epoch(2),
+        seq: Seq(3),
+    };
+    assert_eq!(begin(foreign, None), of(10, 10, Start::FullEpoch));
+    assert_eq!(begin(at(12), None), Err(SubscribeError::HeadNeeded));
+    assert_eq!(begin(at(12), Some(at(12))), of(12, 12, Start::Resumed));
+    assert_eq!(begin(at(12), Some(at(11))), of(11, 11, Start::FullAhead));
+}
+
+#[test]
+fn an_entry_is_encoded_once_however_many_take_it() {
+    let mut fanout = opened(0, RingLimits::default());
+    for session in 0..100 {
+        fanout
+            .subscribe(SessionId(session), at(0), None, &mut Vec::new())
+            .expect("open");
+    }
+    batch(&mut fanout, 1..=5);
+    batch(&mut fanout, 3..=6);
+    let mut first: Option<Vec<Bytes>> = None;
+    for session in 0..100 {
+        let frames = chunk(fanout.take(SessionId(session), usize::MAX)).frames;
+        let shared = first.get_or_insert_with(|| frames.clone());
+        let same = shared.iter().zip(&frames).all(|(a, b)| a.as_ptr() == b.as_ptr());
+        assert!(same && frames.len() == 6, "frames are shared, not copied");
+    }
+    assert_eq!(fanout.encoded(), 6);
+}
+
+#[test]
+fn a_session_is_woken_once_while_it_has_something_to_take() {
+    let mut fanout = opened(0, RingLimits::default());
+    fanout.subscribe(S1, at(0), None, &mut Vec::new()).expect("open");
+    assert_eq!(batch(&mut fanout, 1..=1), vec![Effect::Wake { session: S1 }]);
+    assert_eq!(batch(&mut fanout, 2..=2), vec![]);
+    let taken = chunk(fanout.take(S1, 0));
+    assert_eq!((decoded(&taken.frames), taken.more), (vec![(0, vec![1])], true));
+    assert_eq!(batch(&mut fanout, 3..=3), vec![]);
+    let taken = chunk(fanout.take(S1, usize::MAX));
+    assert_eq!(
+        (decoded(&taken.frames), taken.more),
+        (vec![(1, vec![2]), (2, vec![3])], false)
+    );
+    assert_eq!(batch(&mut fanout, 4..=4), vec![Effect::Wake { session: S1 }]);
+    chunk(fanout.take(S1, usize::MAX));
+    assert_eq!(fanout.take(S1, usize::MAX), Take::Nothing);
+}
+
+#[test]
+fn a_subscriber_behind_the_ring_is_served_from_pages_then_from_the_ring() {
+    let mut fanout = opened(0, SMALL);
+    let mut effects = Vec::new();
+    fanout.subscribe(S1, at(0), None, &mut effects).expect("open");
+    batch(&mut fanout, 1..=10);
+    assert_eq!(
+        fanout.take(S1, usize::MAX),
+        Take::Behind {
+            epoch: EPOCH,
+            from: Seq(0)
+        }
+    );
+    assert!(
+        !fanout.advance(S1, EPOCH, Seq(3), Seq(5)),
+        "the cursor is elsewhere"
+    );
+    assert!(
+        !fanout.advance(S1, Epoch(2), Seq(0), Seq(5)),
+        "the epoch is another"
+    );
+    assert!(!fanout.advance(S2, EPOCH, Seq(0), Seq(5)), "not subscribed");
+    assert!(fanout.advance(S1, EPOCH, Seq(0), Seq(7)));
+    let taken = chunk(fanout.take(S1, usize::MAX));
+    assert_eq!(
+        decoded(&taken.frames),
+        vec![(7, vec![8]), (8, vec![9]), (9, vec![10])]
+    );
+}
+
+#[test]
+fn a_gap_is_asked_for_once_and_repaired_by_pages() {
+    let mut fanout = opened(0, RingLimits::default());
+    fanout.subscribe(S1, at(0), None, &mut Vec::new()).expect("open");
+    assert_eq!(batch(&mut fanout, 4..=5), vec![Effect::Refetch { from: Seq(0) }]);
+    assert_eq!(batch(&mut fanout, 6..=6), vec![]);
+    let mut effects = Vec::new();
+    fanout.on_page(EPOCH, Seq(0), &entries(1..=4), &mut effects);
+    assert_eq!(
+        effects,
+        vec![Effect::Wake { session: S1 }, Effect::Refetch { from: Seq(4) }]
+    );
+    effects.clear();
+    fanout.on_page(EPOCH, Seq(4), &[], &mut effects);
+    assert_eq!(
+        effects,
+        vec![Effect::Refetch { from: Seq(4) }],
+        "a failed read is tried again"
+    );
+    effects.clear();
+    fanout.on_page(EPOCH, Seq(4), &entries(5..=6), &mut effects);
+    assert_eq!(effects, vec![]);
+    assert_eq!(chunk(fanout.take(S1, usize::MAX)).frames.len(), 6);
+}
+
+#[test]
+fn a_lost_feed_goes_on_from_what_is_held() {
+    let mut fanout = opened(5, RingLimits::default());
+    let mut effects = Vec::new();
+    fanout.on_lost(&mut effects);
+    assert_eq!(effects, vec![Effect::Follow { position: at(5) }]);
+    effects.clear();
+    fanout.on_opened(EPOCH, Seq(5), Seq(9), &mut effects);
+    assert_eq!(effects, vec![], "what follows comes by the feed");
+    fanout.on_opened(EPOCH, Seq(9), Seq(9), &mut effects);
+    assert_eq!(effects, vec![Effect::Refetch { from: Seq(5) }]);
+}
+
+#[test]
+fn a_reset_in_the_same_epoch_keeps_cursors_and_in_another_restarts_them() {
+    let mut fanout = opened(0, RingLimits::default());
+    let mut effects = Vec::new();
+    fanout.subscribe(S1, at(0), None, &mut effects).expect("open");
+    fanout.on_reset(EPOCH, Seq(50), &mut effects);
+    assert_eq!(effects, vec![Effect::Wake { session: S1 }]);
+    assert_eq!(
+        fanout.take(S1, 0),
+        Take::Behind {
+            epoch: EPOCH,
+            from: Seq(0)
+        }
+    );
+    effects.clear();
+    fanout.on_reset(EPOCH, Seq(20), &mut effects);
+    assert_eq!(
+        (effects.len(), fanout.position()),
+        (0, Some(at(50))),
+        "an older head says nothing"
+    );
+    fanout.on_reset(Epoch(2), Seq(3), &mut effects);
+    let position = Position {
+        epoch: Epoch(2),
+        seq: Seq(3),
+    };
+    assert_eq!(
+        effects,
+        vec![Effect::Restarted {
+            session: S1,
+            position,
+            head: Seq(3)
+        }]
+    );
+    assert_eq!(fanout.take(S1, 0), Take::Nothing);
+}
+
+#[test]
+fn entries_of_another_epoch_are_ignored() {
+    let mut fanout = opened(0, RingLimits::default());
+    let mut effects = Vec::new();
+    fanout.on_batch(Epoch(2), Seq(0), &entries(1..=2), &mut effects);
+    fanout.on_page(Epoch(2), Seq(0), &entries(1..=2), &mut effects);
+    assert_eq!((effects, fanout.position()), (vec![], Some(at(0))));
+}
+
+#[test]
+fn a_channel_is_unfollowed_only_after_its_last_subscriber_was_gone_for_a_while() {
+    let mut fanout = opened(0, RingLimits::default());
+    let mut effects = Vec::new();
+    fanout.subscribe(S1, at(0), None, &mut effects).expect("open");
+    fanout.subscribe(S2, at(0), None, &mut effects).expect("open");
+    assert_eq!(fanout.poll_timeout(), None);
+    assert!(fanout.unsubscribe(100, S1) && !fanout.unsubscribe(100, S1));
+    assert_eq!(fanout.poll_timeout(), None);
+    fanout.unsubscribe(200, S2);
+    fanout.handle_timeout(200 + LINGER_MS - 1, &mut effects);
+    assert_eq!(effects, vec![]);
+    fanout.subscribe(S1, at(0), None, &mut effects).expect("open");
+    fanout.handle_timeout(200 + LINGER_MS, &mut effects);
+    assert_eq!(effects, vec![], "it is used again");
+    fanout.unsubscribe(300, S1);
+    fanout.handle_timeout(300 + LINGER_MS, &mut effects);
+    assert_eq!(effects, vec![Effect::Unfollow]);
+}
+
+#[test]
+fn acks_are_cumulative_and_never_beyond_what_was_handed_out() {
+    let mut fanout = opened(0, RingLimits::default());
+    fanout.subscribe(S1, at(0), None, &mut Vec::new()).expect("open");
+    batch(&mut fanout, 1..=10);
+    assert_eq!(
+        fanout.lag(),
+        Lag {
+            unsent_max: 10,
+            unacked_max: 10
+        }
+    );
+    chunk(fanout.take(S1, usize::MAX));
+    fanout.acked(S1, at(6));
+    fanout.acked(S1, at(4));
+    fanout.acked(
+        S1,
+        Position {
+            epoch: Epoch(2),
+            seq: Seq(9),
+        },
+    );
+    assert_eq!(
+        fanout.lag(),
+        Lag {
+            unsent_max: 0,
+            unacked_max: 4
+        }
+    );
+    fanout.acked(S1, at(99));
+    assert_eq!(
+        fanout.lag(),
+        Lag {
+            unsent_max: 0,
+            unacked_max: 0
+        }
+    );
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// The log grows and the feed brings some of it: `skip` entries less are connected, `again`
+    /// entries come a second time.
+    Grow {
+        count: u64,
+        skip: u64,
+        again: u64,
+    },
+    Subscribe {
+        session: u64,
+        behind: u64,
+    },
+    Unsubscribe {
+        session: u64,
+    },
+    Take {
+        session: u64,
+        budget: usize,
+        page: u64,
+    },
+    Page {
+        count: u64,
+    },
+    Reset,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (1..6u64, prop_oneof![4 => Just(0u64), 1 => 0..4u64], 0..3u64)
+            .prop_map(|(count, skip, again)| Step::Grow { count, skip, again }),
+        2 => (0..4u64, 0..12u64).prop_map(|(session, behind)| Step::Subscribe { session, behind }),
+        1 => (0..4u64).prop_map(|session| Step::Unsubscribe { session }),
+        4 => (0..4u64, 0..600usize, 1..5u64)
+            .prop_map(|(session, budget, page)| Step::Take { session, budget, page }),
+        2 => (0..4u64).prop_map(|count| Step::Page { count }),
+        1 => Just(Step::Reset),
+    ]
+}
+
+/// The naive model: each subscriber must get `next`, then the one behind it, and so on.
+#[derive(Default)]
+struct Model {
+    log: u64,
+    held: BTreeMap<u64, u64>,
+    refetch: Option<u64>,
+    /// Sessions woken and not yet emptied: nobody else may have anything to take.
+    woken: std::collections::BTreeSet<u64>,
+}
+
+impl Model {
+    fn apply(&mut self, fanout: &mut ChannelFanout, step: &Step) {
+        let mut effects = Vec::new();
+        match *step {
+            Step::Grow { count, skip, again } => {
+                let first = (self.log + 1 + skip.min(count - 1)).saturating_sub(again).max(1);
+                self.log += count;
+                fanout.on_batch(EPOCH, Seq(first - 1), &entries(first..=self.log), &mut effects);
+            }
+            Step::Subscribe { session, behind } => {
+                let from = self.log.saturating_sub(behind);
+                let log = Some(at(self.log));
+                let begun = fanout
+                    .subscribe(SessionId(session), at(from), log, &mut effects)
+                    .expect("open");
+                assert_eq!(begun.position, at(from));
+                self.woken.remove(&session);
+                self.held.insert(session, from);
+            }
+            Step::Unsubscribe { session } => {
+                let was = self.held.remove(&session).is_some();
+                assert_eq!(fanout.unsubscribe(0, SessionId(session)), was);
+                self.woken.remove(&session);
+            }
+            Step::Take {
+                session,
+                budget,
+                page,
+            } => self.take(fanout, session, budget, page),
+            Step::Page { count } => {
+                if let Some(from) = self.refetch.take() {
+                    let page = entries(from + 1..=(from + count).min(self.log));
+                    // Also a page of a ring that was reset meanwhile is given.
+                    fanout.on_page(EPOCH, Seq(from), &page, &mut effects);
+                }
+            }
+            Step::Reset => fanout.on_reset(EPOCH, Seq(self.log), &mut effects),
+        }
+        for effect in effects {
+            match effect {
+                Effect::Wake { session } => {
+                    assert!(self.held.contains_key(&session.0));
+                    assert!(self.woken.insert(session.0), "woken twice while dirty");
+                }
+                Effect::Refetch { from } => assert_eq!(self.refetch.replace(from.0), None),
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+
+    fn take(&mut self, fanout: &mut ChannelFanout, session: u64, budget: usize, page: u64) {
+        let id = SessionId(session);
+        match fanout.take(id, budget) {
+            Take::Nothing => {
+                self.woken.remove(&session);
+            }
+            Take::Behind { epoch, from } => {
+                assert!(self.woken.contains(&session));
+                let held = self.held.get_mut(&session).expect("only subscribers are behind");
+                assert_eq!((epoch, from.0), (EPOCH, *held));
+                let to = (from.0 + page).min(self.log);
+                assert!(to > from.0, "whoever is behind the ring has something to read");
+                assert!(fanout.advance(id, epoch, from, Seq(to)));
+                *held = to;
+            }
+            Take::Chunk(chunk) => {
+                assert!(self.woken.contains(&session));
+                let held = self.held.get_mut(&session).expect("only subscribers get chunks");
+                for (prev, seqs) in decoded(&chunk.frames) {
+                    assert_eq!((prev, seqs), (*held, vec![*held + 1]));
+                    *held += 1;
+                }
+                if !chunk.more {
+                    self.woken.remove(&session);
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_subscriber_gets_every_entry_behind_its_position_once_and_in_order(
+        steps in proptest::collection::vec(step(), 1..120),
+        frames_max in 1..9usize,
+    ) {
+        let limits = RingLimits { bytes_max: 2_000, frames_max };
+        let mut fanout = opened(0, limits);
+        let mut model = Model::default();
+        for step in &steps {
+            model.apply(&mut fanout, step);
+            prop_assert!(fanout.ring_bytes() <= 2_000);
+        }
+        while model.refetch.is_some() {
+            model.apply(&mut fanout, &Step::Page { count: 3 });
+        }
+        let sessions: Vec<u64> = model.held.keys().copied().collect();
+        for session in sessions {
+            while model.woken.contains(&session) {
+                model.apply(&mut fanout, &Step::Take { session, budget: 300, page: 3 });
+            }
+            prop_assert_eq!(model.held.get(&session), Some(&model.log));
+        }
+    }
+}
