@@ -1,0 +1,339 @@
+"""Cases against a running cluster: what SPEC.md promises a client, and how an edge refuses."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+from client import BULK, LIVE, PATIENCE, connected, make_token
+from framing import encode_frame, encode_message
+
+
+def same(got, expected):
+    assert got == expected, f"expected {expected}, got {got}"
+
+
+class Cluster:
+    """cluster.json, and names nobody else uses."""
+
+    def __init__(self, schema, folder: Path):
+        self.schema = schema
+        self.file = json.loads((folder / "cluster.json").read_text(encoding="utf-8"))
+        ca = Path(self.file["ca_cert"])
+        self.ca = str(ca if ca.is_absolute() else folder / ca)
+        self.run = os.urandom(6).hex()
+        self.group = f"conformance-{self.run}"
+        self.channel = "general"
+
+    @property
+    def place(self):
+        return {"group": self.group, "channel": self.channel}
+
+    def token(self, user: str, **change) -> str:
+        fields = {"app": self.file["app_id"], "user": user, "secret": self.file["app_secret"], **change}
+        return make_token(**fields)
+
+    def edge(self, number: int = 0) -> str:
+        edges = self.file["edges"]
+        return edges[number % len(edges)]
+
+    def connect(self, number: int = 0, **change):
+        return connected(self.schema, self.edge(number), self.ca, **change)
+
+    async def welcomed(self, client, user: str):
+        name, fields = await client.open(self.token(user))
+        assert name == "Welcome", f"{name} {fields}"
+        same(fields["user"], user)
+        return fields
+
+    async def refused(self, act, code: int, number: int = 0):
+        """Connects, acts, expects Error{request 0, code} and the same code at the close."""
+        async with self.connect(number) as client:
+            await act(client)
+            _, _, fields = await client.expect(lambda _, name, fields: name == "Error")
+            same((fields["request"], fields["code"]), ("0", code))
+            same(await client.close_code(), code)
+
+
+async def sound_path(cluster, case):
+    """Everything a first client does, in one connection kept open for all other cases."""
+    client = await case.enter(cluster.connect())
+    welcome = await case("hello, authenticate, welcome", cluster.welcomed(client, "ann"))
+    await case("create group", expect_done(client, "CreateGroup", group=cluster.group))
+    await case("create group again by its creator", expect_done(client, "CreateGroup", group=cluster.group))
+    await case("create channel", expect_done(client, "CreateChannel", **cluster.place))
+    await case("create channel again", expect_done(client, "CreateChannel", **cluster.place))
+    subscribed = await case("subscribe at the head", subscribe_at_head(cluster, client))
+    ack = await case("send is acked and delivered", send_and_deliver(cluster, client, welcome, subscribed))
+    await case("a repeat has the first answer", repeat(cluster, client, welcome, ack))
+    await case("another body under the same key is refused", conflict(cluster, client, welcome))
+    await case("history and sync return the message", pages(cluster, client, ack))
+    await case("a client ack has no answer", client_ack(client, ack))
+    return client, welcome, ack
+
+
+async def expect_done(client, name, **fields):
+    answer, got = await client.retried(name, **fields)
+    assert answer == "Done", f"{answer} {got}"
+
+
+async def expect_error(client, code, name, **fields):
+    answer, got = await client.retried(name, **fields)
+    same((answer, got.get("code")), ("Error", code))
+    await client.ping()
+
+
+async def subscribe_at_head(cluster, client):
+    answer, fields = await client.retried("Subscribe", epoch=0, **cluster.place)
+    same(answer, "Subscribed")
+    same((fields["group"], fields["channel_name"]), (cluster.group, cluster.channel))
+    same((fields["start"], fields["seq"], fields["head"]), ("Head", "0", "0"))
+    return fields
+
+
+def message(welcome, key, body: bytes):
+    return {"client_message_id": key, "first_attempt_ms": welcome["server_time_ms"], "body": body.hex()}
+
+
+async def delivered(client, channel, seq):
+    stream, _, fields = await client.expect(
+        lambda _, name, fields: name == "Deliver"
+        and fields["channel"] == channel
+        and any(entry["seq"] == seq for entry in fields["entries"])
+    )
+    assert stream in (LIVE, BULK), f"a deliver on stream kind {stream}"
+    return fields
+
+
+async def send_and_deliver(cluster, client, welcome, subscribed):
+    body = "héllo, wörld ☕".encode()
+    answer, ack = await client.retried("Send", **cluster.place, **message(welcome, "7001", body))
+    same(answer, "Ack")
+    same((ack["seq"], ack["repeat"], ack["channel"]), ("1", False, subscribed["channel"]))
+    fields = await delivered(client, ack["channel"], "1")
+    same((fields["prev"], fields["epoch"]), (subscribed["seq"], ack["epoch"]))
+    entry = fields["entries"][0]
+    same((entry["kind"], entry["sender"], entry["client_message_id"]), (1, "ann", "7001"))
+    same((entry["body"], entry["ts"]), (body.hex(), ack["ts"]))
+    return {**ack, "body": body.hex()}
+
+
+async def repeat(cluster, client, welcome, ack):
+    body = bytes.fromhex(ack["body"])
+    answer, again = await client.retried("Send", **cluster.place, **message(welcome, "7001", body))
+    same((answer, again["seq"], again["ts"], again["repeat"]), ("Ack", ack["seq"], ack["ts"], True))
+
+
+async def conflict(cluster, client, welcome):
+    await expect_error(client, 401, "Send", **cluster.place, **message(welcome, "7001", b"something else"))
+
+
+async def pages(cluster, client, ack):
+    asked = [
+        ("History", {"anchor": "0", "direction": "Before", "limit": 10}),
+        ("History", {"anchor": "0", "direction": "After", "limit": 10}),
+        ("Sync", {"epoch": ack["epoch"], "seq": "0"}),
+    ]
+    for name, fields in asked:
+        answer, page = await client.retried(name, **cluster.place, **fields)
+        same((answer, page["channel"], page["epoch"]), ("Page", ack["channel"], ack["epoch"]))
+        same((page["prev"], page["head"], [entry["seq"] for entry in page["entries"]]), ("0", "1", ["1"]))
+        same(page["entries"][0]["body"], ack["body"])
+    answer, page = await client.retried("Sync", **cluster.place, epoch=ack["epoch"], seq="1")
+    same((answer, page["entries"], page["head"]), ("Page", [], "1"))
+
+
+async def client_ack(client, ack):
+    client.post("ClientAck", channel=ack["channel"], epoch=ack["epoch"], seq=ack["seq"])
+    client.post("ClientAck", channel="12345", epoch=1, seq="99")
+    await client.ping()
+    assert not [kept for kept in client.waiting if kept[0] == 0], f"answered with {client.waiting}"
+
+
+async def another_user(cluster, case, ann, welcome):
+    """A member of nothing becomes one."""
+    client = await case.enter(cluster.connect(1))
+    await case("a second user, on another edge", cluster.welcomed(client, "bob"))
+    hello = message(welcome, "1", b"hello from bob")
+    await case("not a member: send", expect_error(client, 302, "Send", **cluster.place, **hello))
+    await case("not a member: subscribe", expect_error(client, 302, "Subscribe", **cluster.place))
+    await case("not a member: history", expect_error(client, 302, "History", **cluster.place))
+    await case("not a member: create channel", expect_error(client, 302, "CreateChannel", group=cluster.group, channel="x"))
+    await case("another creator", expect_error(client, 304, "CreateGroup", group=cluster.group))
+    await case("unknown group", expect_error(client, 300, "Send", group="nowhere-" + cluster.run, channel="c", **hello))
+    await case("join", expect_done(client, "Join", group=cluster.group))
+    await case("join again", expect_done(client, "Join", group=cluster.group))
+    await case("unknown channel", expect_error(client, 301, "Send", group=cluster.group, channel="no-such", **hello))
+    await case("bob's message reaches ann across edges", across(cluster, client, ann, hello))
+    await case("resume behind a position on another edge", resume(cluster, client))
+    await case("leave", expect_done(client, "Leave", group=cluster.group))
+    await case("leave again", expect_done(client, "Leave", group=cluster.group))
+
+
+async def across(cluster, bob, ann, hello):
+    answer, ack = await bob.retried("Send", **cluster.place, **hello)
+    same((answer, ack["seq"]), ("Ack", "2"))
+    fields = await delivered(ann, ack["channel"], "2")
+    same((fields["prev"], fields["entries"][0]["sender"]), ("1", "bob"))
+
+
+async def resume(cluster, bob):
+    bob.request += 1
+    request = str(bob.request)
+    places = [{**cluster.place, "epoch": 1, "seq": "1"}, {"group": cluster.group, "channel": "no-such", "epoch": 1}]
+    bob.post("Resume", request=request, places=places)
+    answers = []
+    while not answers or answers[-1][0] != "Done":
+        _, name, fields = await bob.expect(lambda stream, _, fields: stream == 0 and fields.get("request") == request)
+        answers.append((name, fields))
+    same(sorted(name for name, _ in answers), ["Done", "Error", "Subscribed"])
+    subscribed = next(fields for name, fields in answers if name == "Subscribed")
+    same((subscribed["start"], subscribed["seq"]), ("Resumed", "1"))
+    fields = await delivered(bob, subscribed["channel"], "2")
+    same(fields["prev"], "1")
+    answer, fields = await bob.ask("Unsubscribe", channel=subscribed["channel"])
+    same(answer, "Done")
+    await expect_error(bob, 306, "Unsubscribe", channel=subscribed["channel"])
+
+
+async def refused_requests(cluster, case, client, welcome):
+    """Bad requests that leave the connection open."""
+    large = message(welcome, "9", b"x" * 131_073)
+    await case("a body over the limit", expect_error(client, 400, "Send", **cluster.place, **large))
+    largest = message(welcome, "10", b"x" * 131_072)
+    await case("the largest body", largest_body(cluster, client, largest))
+    await case("an empty name", expect_error(client, 105, "Join", group=""))
+    await case("a name over the limit", expect_error(client, 105, "Join", group="x" * 65))
+    await case("a limit over the limit", expect_error(client, 105, "History", **cluster.place, limit=301))
+    await case("request 0", request_0(client, cluster))
+    ancient = {**message(welcome, "11", b"late"), "first_attempt_ms": "1"}
+    await case("a retry from long ago", expect_error(client, 402, "Send", **cluster.place, **ancient))
+    await case("a subscription that is none", expect_error(client, 306, "Unsubscribe", channel="99"))
+    await case("an unknown frame below 128 is skipped", skipped(client))
+    await case("a frame in single bytes", in_pieces(client))
+
+
+async def largest_body(cluster, client, fields):
+    answer, ack = await client.retried("Send", **cluster.place, **fields)
+    same(answer, "Ack")
+    got = await delivered(client, ack["channel"], ack["seq"])
+    same(len(got["entries"][-1]["body"]), 2 * 131_072)
+
+
+async def request_0(client, cluster):
+    client.post("Join", request="0", group=cluster.group)
+    _, _, fields = await client.expect(lambda _, name, fields: name == "Error")
+    same((fields["request"], fields["code"]), ("0", 105))
+    await client.ping()
+
+
+async def skipped(client):
+    client.write(encode_frame(100, b"of a later version"))
+    await client.ping()
+
+
+async def in_pieces(client):
+    for byte in encode_message(client.schema, "Ping", {"nonce": "424242"}):
+        client.write(bytes([byte]))
+    await client.expect(lambda _, name, fields: name == "Pong" and fields["nonce"] == "424242")
+
+
+async def refused_connections(cluster, case):
+    """What ends a connection, and with which code."""
+    user = "eve"
+
+    def opened(token):
+        async def act(client):
+            await client.hello()
+            client.post("Authenticate", token=token, device="python")
+
+        return act
+
+    tokens = [
+        ("a token under another secret", cluster.token(user, secret="0" * 64), 200),
+        ("a token of an unknown key", cluster.token(user, kid="no-such-key"), 200),
+        ("a token that names no algorithm", cluster.token(user, alg="none"), 200),
+        ("no token at all", "not a token", 200),
+        ("an expired token", cluster.token(user, lifetime=-3600), 201),
+        ("a token of another app", cluster.token(user, app="no-such-app"), 202),
+    ]
+    for name, token, code in tokens:
+        await case(name, cluster.refused(opened(token), code))
+
+    def raw(data, end=False):
+        async def act(client):
+            await client.hello()
+            client.write(data, end)
+
+        return act
+
+    frames = [
+        ("a length of four bytes", raw(b"\xff\xff\xff\x01\x14"), 100),
+        ("a payload that is no table", raw(encode_frame(3, b"this is no table")), 100),
+        ("a stream that ends inside a frame", raw(b"\x10\x14", end=True), 100),
+        ("an oversized frame, by its header", raw(b"\x81\x80\x0c\x0a"), 101),
+        ("an unknown frame from 128", raw(encode_frame(200, b"")), 103),
+        ("a request before welcome", raw(encode_message(cluster.schema, "Join", {"request": "1", "group": "g"})), 102),
+        ("a second hello", raw(encode_message(cluster.schema, "Hello", {"versions": [1]})), 102),
+        ("a frame only edges send", raw(encode_message(cluster.schema, "Done", {"request": "1"})), 102),
+    ]
+    for name, act, code in frames:
+        await case(name, cluster.refused(act, code))
+
+    async def ping_first(client):
+        client.post("Ping", nonce="1")
+
+    async def future(client):
+        client.post("Hello", versions=[77], client="from the future")
+
+    await case("a ping before hello", cluster.refused(ping_first, 102))
+    await case("no version in common", cluster.refused(future, 104))
+    await case("another ALPN", other_alpn(cluster))
+
+
+async def other_alpn(cluster):
+    try:
+        async with asyncio.timeout(PATIENCE), cluster.connect(alpn="throng/0"):
+            pass
+    except ConnectionError:
+        return
+    raise AssertionError("the handshake was completed")
+
+
+class Case:
+    """Runs one case and reports it; a failed one lets those that do not need it go on."""
+
+    def __init__(self, report, stack):
+        self.report = report
+        self.stack = stack
+
+    async def enter(self, manager):
+        return await self.stack.enter_async_context(manager)
+
+    async def __call__(self, name, doing):
+        try:
+            result = await doing
+        except (Exception, asyncio.CancelledError) as error:
+            self.report(f"cluster/{name}", f"{type(error).__name__}: {error}")
+            return None
+        self.report(f"cluster/{name}", None)
+        return result
+
+
+async def run(schema, folder: Path, report) -> None:
+    """All cases."""
+    from contextlib import AsyncExitStack
+
+    cluster = Cluster(schema, folder)
+    async with AsyncExitStack() as stack:
+        case = Case(report, stack)
+        try:
+            ann, welcome, ack = await sound_path(cluster, case)
+            if None in (welcome, ack):
+                raise AssertionError("the cases behind the first send need it")
+            await another_user(cluster, case, ann, welcome)
+            await refused_requests(cluster, case, ann, welcome)
+            await refused_connections(cluster, case)
+            await case("the first client is unaffected by all of it", ann.ping())
+        except Exception as error:
+            report("cluster", f"{type(error).__name__}: {error}")
