@@ -1,0 +1,162 @@
+//! Answering requests of edges, operators and other core nodes.
+//!
+//! Every request is judged first by who asks, then sent to the module of its plane. Writes and
+//! linearizable reads are carried out by the leader of their shard only; any other node names the
+//! leader it knows.
+
+mod management;
+mod message;
+mod meta;
+mod numbers;
+mod status;
+
+use throng_protocol::cluster::{Answer, PeerId, Refusal, Reply, Request};
+use throng_protocol::code::Code;
+
+use crate::core::Core;
+
+/// Who may ask what.
+fn permitted(peer: PeerId, request: &Request) -> bool {
+    match request {
+        Request::PutApp { .. } | Request::Status => peer == PeerId::Admin,
+        Request::Deliver { .. } | Request::LeaseNumbers { .. } | Request::Clock => {
+            matches!(peer, PeerId::Core(_))
+        }
+        Request::Map
+        | Request::App { .. }
+        | Request::User { .. }
+        | Request::CreateGroup { .. }
+        | Request::CreateChannel { .. }
+        | Request::Join { .. }
+        | Request::Leave { .. }
+        | Request::Grant { .. }
+        | Request::Channel { .. }
+        | Request::Append { .. }
+        | Request::Page { .. } => true,
+    }
+}
+
+/// Answers a request.
+pub(crate) async fn answer(core: &Core, peer: PeerId, request: Request) -> Answer {
+    let answer = if permitted(peer, &request) {
+        carry_out(core, request).await
+    } else {
+        Err(refused(Code::Forbidden, format!("{peer:?} may not ask this")))
+    };
+    core.metrics().answered(&answer);
+    answer
+}
+
+async fn carry_out(core: &Core, request: Request) -> Answer {
+    match request {
+        Request::Map => meta::map(core),
+        Request::App { app } => meta::app(core, &app).await,
+        Request::PutApp { app, keys } => meta::put_app(core, app, keys).await,
+        Request::User { app, user } => numbers::user(core, app, user).await,
+        Request::CreateGroup {
+            app,
+            group,
+            user,
+            number,
+        } => management::create_group(core, app, group, user, number).await,
+        Request::CreateChannel {
+            app,
+            group,
+            channel,
+            number,
+        } => management::create_channel(core, app, group, channel, number).await,
+        Request::Join {
+            app,
+            group,
+            user,
+            number,
+        } => management::join(core, app, group, user, number).await,
+        Request::Leave { app, group, number } => management::leave(core, app, group, number).await,
+        Request::Grant {
+            app,
+            group,
+            user,
+            number,
+        } => management::grant(core, &app, &group, &user, number).await,
+        Request::Channel { app, group, channel } => {
+            management::channel(core, &app, &group, &channel).await
+        }
+        Request::Append { shard, append } => message::append(core, shard, append).await,
+        Request::Page {
+            shard,
+            channel,
+            anchor,
+            direction,
+            limit,
+        } => message::page(core, shard, channel, anchor, direction, limit).await,
+        Request::Status => Ok(Reply::Status(status::status(core))),
+        Request::Clock => Ok(Reply::Clock(core.now_ms())),
+        request @ (Request::Deliver { .. } | Request::LeaseNumbers { .. }) => {
+            between_cores(core, request).await
+        }
+    }
+}
+
+/// Carries out what core nodes ask of each other, and a node of itself. These never call another
+/// node, so that calls between nodes cannot wait for each other in a circle.
+pub(crate) async fn between_cores(core: &Core, request: Request) -> Answer {
+    match request {
+        Request::Deliver {
+            shard,
+            source,
+            number,
+            delivery,
+        } => message::deliver(core, shard, source, number, &delivery).await,
+        Request::LeaseNumbers {
+            shard,
+            count,
+            request,
+        } => meta::lease(core, shard, count, request).await,
+        _ => Err(refused(Code::Internal, "not a request between core nodes")),
+    }
+}
+
+/// A numbered refusal.
+pub(crate) fn refused(code: Code, text: impl Into<String>) -> Refusal {
+    Refusal::Code {
+        code,
+        text: text.into(),
+    }
+}
+
+/// For a reply of the state machine that cannot be the answer to what was proposed.
+pub(crate) fn unexpected(reply: &throng_state::Reply) -> Refusal {
+    tracing::error!(?reply, "a command was answered with the reply to another");
+    refused(Code::Internal, "the state machine gave another kind of reply")
+}
+
+#[cfg(test)]
+mod tests {
+    use throng_protocol::ids::{AppId, EdgeId, NodeId, ShardId};
+
+    use super::*;
+
+    #[test]
+    fn only_admins_register_apps_and_only_cores_deliver() {
+        let put = Request::PutApp {
+            app: AppId::new("app").unwrap(),
+            keys: Vec::new(),
+        };
+        let lease = Request::LeaseNumbers {
+            shard: ShardId(1),
+            count: 1,
+            request: 1,
+        };
+        let (edge, core) = (PeerId::Edge(EdgeId(1)), PeerId::Core(NodeId(1)));
+        for (request, may) in [
+            (put, [false, false, true]),
+            (Request::Status, [false, false, true]),
+            (lease, [false, true, false]),
+            (Request::Clock, [false, true, false]),
+            (Request::Map, [true, true, true]),
+        ] {
+            let found = [edge, core, PeerId::Admin].map(|peer| permitted(peer, &request));
+            assert_eq!(found, may, "{request:?}");
+        }
+    }
+}

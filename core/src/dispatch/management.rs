@@ -1,0 +1,196 @@
+//! Requests to management shards: groups, members, channels, grants.
+
+use throng_protocol::cluster::{Answer, ChannelInfo, GrantClaims, Refusal, Reply};
+use throng_protocol::code::Code;
+use throng_protocol::ids::{AppId, ChannelId, GroupId, UserId, UserNumber};
+use throng_protocol::placement::PlacementKey;
+use throng_state::command::{Command, ManagementCommand};
+use throng_state::query::{self, Standing};
+use throng_state::{Reply as StateReply, outbox::Delivery};
+
+use super::{refused, unexpected};
+use crate::core::Core;
+use crate::grant;
+use crate::limits::{CHANNEL_OPEN_TIMEOUT, OUTBOX_BATCH};
+use crate::replica::Replica;
+
+/// Creates a group.
+pub(super) async fn create_group(
+    core: &Core,
+    app: AppId,
+    group: GroupId,
+    user: UserId,
+    number: UserNumber,
+) -> Answer {
+    let replica = core.group_replica(&app, &group)?;
+    let command = ManagementCommand::CreateGroup {
+        app,
+        group,
+        user,
+        number,
+    };
+    match replica.propose(Command::Management(command)).await? {
+        StateReply::Group { .. } => Ok(Reply::Done),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Makes a user a member.
+pub(super) async fn join(
+    core: &Core,
+    app: AppId,
+    group: GroupId,
+    user: UserId,
+    number: UserNumber,
+) -> Answer {
+    let replica = core.group_replica(&app, &group)?;
+    let command = ManagementCommand::Join {
+        app,
+        group,
+        user,
+        number,
+    };
+    match replica.propose(Command::Management(command)).await? {
+        StateReply::Membership { .. } => Ok(Reply::Done),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Ends a membership.
+pub(super) async fn leave(core: &Core, app: AppId, group: GroupId, number: UserNumber) -> Answer {
+    let replica = core.group_replica(&app, &group)?;
+    let command = ManagementCommand::Leave { app, group, number };
+    match replica.propose(Command::Management(command)).await? {
+        StateReply::Membership { .. } => Ok(Reply::Done),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Creates a channel; answers when its log is open, so that the asker can send at once.
+pub(super) async fn create_channel(
+    core: &Core,
+    app: AppId,
+    group: GroupId,
+    channel: ChannelId,
+    number: UserNumber,
+) -> Answer {
+    let replica = core.group_replica(&app, &group)?;
+    let target = core.shard_of(PlacementKey::Channel(&app, &group, &channel))?;
+    let command = ManagementCommand::CreateChannel {
+        app,
+        group,
+        channel,
+        number,
+        issuer: replica.shard(),
+        target,
+    };
+    match replica.propose(Command::Management(command)).await? {
+        StateReply::Channel { info, .. } => opened(&replica, info).await,
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// A channel by name; like creation, answers when its log is open.
+pub(super) async fn channel(core: &Core, app: &AppId, group: &GroupId, channel: &ChannelId) -> Answer {
+    let replica = core.group_replica(app, group)?;
+    replica.linearize().await?;
+    let found = replica.read(|view| query::channel_by_name(view, app, group, channel))?;
+    match found {
+        Some(info) => opened(&replica, info).await,
+        None => {
+            let number = UserNumber::default();
+            let standing = replica.read(|view| query::standing(view, app, group, number))?;
+            Err(match standing {
+                Standing::GroupUnknown => refused(Code::GroupUnknown, format!("there is no group {group}")),
+                Standing::Member { .. } | Standing::NotMember { .. } => refused(
+                    Code::ChannelUnknown,
+                    format!("group {group} has no channel {channel}"),
+                ),
+            })
+        }
+    }
+}
+
+/// Waits until the outbox record that opens a channel's log has been delivered.
+async fn opened(replica: &Replica, info: ChannelInfo) -> Answer {
+    let mut acked = replica.outbox().acked();
+    let wait = async {
+        loop {
+            acked.mark_unchanged();
+            if !opening(replica, &info)? {
+                return Ok(());
+            }
+            // The sender lives as long as the replica; without it nothing is ever delivered.
+            if acked.changed().await.is_err() {
+                return Err(refused(Code::Unavailable, "the node is shutting down"));
+            }
+        }
+    };
+    match tokio::time::timeout(CHANNEL_OPEN_TIMEOUT, wait).await {
+        Ok(done) => done.map(|()| Reply::Channel(info)),
+        Err(_) => Err(refused(
+            Code::Unavailable,
+            format!("channel {} exists, but shard {} has not opened its log yet", info.channel, info.shard),
+        )),
+    }
+}
+
+/// Whether the record that opens a channel's log still waits.
+fn opening(replica: &Replica, info: &ChannelInfo) -> Result<bool, Refusal> {
+    let mut after = 0;
+    loop {
+        let pending =
+            replica.read(|view| query::outbox_pending(view, info.shard, after, OUTBOX_BATCH))?;
+        let opens = |delivery: &Delivery| {
+            matches!(delivery, Delivery::OpenChannel { info: opened, .. } if opened.number == info.number)
+        };
+        if pending.iter().any(|pending| opens(&pending.delivery)) {
+            return Ok(true);
+        }
+        match pending.last() {
+            Some(last) => after = last.number,
+            None => return Ok(false),
+        }
+    }
+}
+
+/// A grant for a member.
+pub(super) async fn grant(
+    core: &Core,
+    app: &AppId,
+    group: &GroupId,
+    user: &UserId,
+    number: UserNumber,
+) -> Answer {
+    let replica = core.group_replica(app, group)?;
+    replica.linearize().await?;
+    let standing = replica.read(|view| query::standing(view, app, group, number))?;
+    let (version, since, name) = match standing {
+        Standing::GroupUnknown => {
+            return Err(refused(Code::GroupUnknown, format!("there is no group {group}")));
+        }
+        Standing::Member {
+            version,
+            since,
+            name,
+        } if name == *user => (version, since, name),
+        // The number is another user's: the asker's idea of it is wrong.
+        Standing::Member { .. } | Standing::NotMember { .. } => {
+            return Err(refused(Code::NotMember, format!("{user} is not a member of {group}")));
+        }
+    };
+    let state = core.cluster()?;
+    let key = state
+        .sealing_key()
+        .ok_or_else(|| refused(Code::Unavailable, "this node knows no cluster key yet"))?;
+    let claims = GrantClaims {
+        app: app.clone(),
+        group: group.clone(),
+        user: name,
+        number,
+        version,
+        since,
+        issued_ms: core.now_ms(),
+    };
+    Ok(Reply::Grant(grant::seal(key, &claims)))
+}

@@ -1,0 +1,13 @@
+//! What this node hosts, for operators.
+
+use throng_protocol::cluster::NodeStatus;
+
+use crate::core::Core;
+
+/// This node's replicas, ascending by shard.
+pub(super) fn status(core: &Core) -> NodeStatus {
+    NodeStatus {
+        node: core.id(),
+        shards: core.replicas().map(|replica| replica.status()).collect(),
+    }
+}

@@ -1,0 +1,119 @@
+//! What a node counts, for Prometheus. Names start with `throng_core_`.
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use throng_protocol::cluster::{Answer, Refusal};
+use throng_protocol::ids::ShardId;
+
+type Labels = Vec<(String, String)>;
+
+/// The counters of a node. Cheap to clone; clones count together.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Metrics {
+    /// Commands handed to Raft.
+    pub proposals: Counter,
+    /// Messages appended through this node as the leader; repeats not counted.
+    pub appended: Counter,
+    /// Bytes of bodies appended.
+    pub appended_bytes: Counter,
+    /// Commands applied by this node's replicas.
+    pub applied: Counter,
+    /// Outbox records delivered.
+    pub outbox_sent: Counter,
+    /// Requests refused, by code.
+    refusals: Family<Labels, Counter>,
+    /// Channels followed over feed lanes.
+    pub feed_followers: Gauge,
+    /// Open feed lanes.
+    pub feed_lanes: Gauge,
+    /// Bytes sent on feeds.
+    pub feed_bytes: Counter,
+    /// Entries sent on feeds.
+    pub feed_entries: Counter,
+    /// Write transactions the store has synced to disk.
+    pub store_commits: Gauge,
+    /// Batches those transactions made durable.
+    pub store_batches: Gauge,
+    /// Bytes of those batches.
+    pub store_bytes: Gauge,
+    leader_shards: Gauge,
+    failed_shards: Gauge,
+    applied_index: Family<Labels, Gauge>,
+    clock_ahead_ms: Gauge,
+}
+
+/// A replica as the metrics see it.
+pub(crate) struct ReplicaFigures {
+    pub shard: ShardId,
+    pub applied: u64,
+    pub leads: bool,
+    pub failed: bool,
+}
+
+impl Metrics {
+    /// Counts a refused request.
+    pub fn answered(&self, answer: &Answer) {
+        let code = match answer {
+            Ok(_) => return,
+            Err(Refusal::NotLeader { .. }) => "not_leader",
+            Err(Refusal::Code { code, .. }) => code.name(),
+        };
+        self.refusals
+            .get_or_create(&vec![("code".to_owned(), code.to_owned())])
+            .inc();
+    }
+
+    /// Sets the gauges that are read off the replicas.
+    pub fn observe(&self, replicas: &[ReplicaFigures]) {
+        let count = |of: fn(&ReplicaFigures) -> bool| {
+            i64::try_from(replicas.iter().filter(|replica| of(replica)).count()).unwrap_or(i64::MAX)
+        };
+        self.leader_shards.set(count(|replica| replica.leads));
+        self.failed_shards.set(count(|replica| replica.failed));
+        for replica in replicas {
+            self.applied_index
+                .get_or_create(&vec![("shard".to_owned(), replica.shard.to_string())])
+                .set(i64::try_from(replica.applied).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Sets how far this node's clock is ahead of the majority's.
+    pub fn clock_ahead(&self, ms: i64) {
+        self.clock_ahead_ms.set(ms);
+    }
+
+    /// A registry with everything in it.
+    pub fn registry(&self) -> Registry {
+        let mut registry = Registry::with_prefix("throng_core");
+        let r = &mut registry;
+        let m = self;
+        r.register("proposals", "Commands handed to Raft", m.proposals.clone());
+        r.register("appended_messages", "Messages appended as leader", m.appended.clone());
+        r.register("appended_bytes", "Bytes of bodies appended as leader", m.appended_bytes.clone());
+        r.register("applied_commands", "Commands applied by replicas", m.applied.clone());
+        r.register("outbox_sent", "Outbox records delivered", m.outbox_sent.clone());
+        r.register("refusals", "Requests refused, by code", m.refusals.clone());
+        r.register("feed_followers", "Channels followed over feed lanes", m.feed_followers.clone());
+        r.register("feed_lanes", "Open feed lanes", m.feed_lanes.clone());
+        r.register("feed_bytes", "Bytes sent on feeds", m.feed_bytes.clone());
+        r.register("feed_entries", "Entries sent on feeds", m.feed_entries.clone());
+        r.register("store_commits", "Transactions synced to disk", m.store_commits.clone());
+        r.register("store_batches", "Batches those transactions made durable", m.store_batches.clone());
+        r.register("store_bytes", "Bytes of those batches", m.store_bytes.clone());
+        r.register("leader_shards", "Shards this node leads", m.leader_shards.clone());
+        r.register("failed_shards", "Replicas that have stopped", m.failed_shards.clone());
+        r.register("applied_index", "Last applied log index, by shard", m.applied_index.clone());
+        r.register("clock_ahead_ms", "This clock minus the majority's", m.clock_ahead_ms.clone());
+        registry
+    }
+}
+
+/// The registry as Prometheus reads it.
+pub(crate) fn render(registry: &Registry) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    encode(&mut text, registry)?;
+    Ok(text)
+}

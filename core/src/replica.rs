@@ -1,0 +1,177 @@
+//! One shard's replica on this node: its Raft group, its applied state, and why it has stopped.
+
+use std::sync::OnceLock;
+
+use throng_protocol::cluster::{Refusal, ShardStatus};
+use throng_protocol::code::Code;
+use throng_protocol::ids::{NodeId, ShardId};
+use throng_protocol::placement::{Plane, ShardInfo};
+use throng_raft_store::StateReader;
+use throng_state::{ApplyError, Command, Reply, View};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::dispatch::refused;
+use crate::metrics::{Metrics, ReplicaFigures};
+use crate::outbox::OutboxSignals;
+use crate::raft::{ProposeError, ShardHandle};
+
+/// One shard's replica.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    info: ShardInfo,
+    handle: ShardHandle,
+    reader: StateReader,
+    outbox: OutboxSignals,
+    metrics: Metrics,
+    leasing: Mutex<()>,
+    failed: OnceLock<String>,
+}
+
+impl Replica {
+    pub fn new(
+        info: ShardInfo,
+        handle: ShardHandle,
+        reader: StateReader,
+        outbox: OutboxSignals,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            info,
+            handle,
+            reader,
+            outbox,
+            metrics,
+            leasing: Mutex::new(()),
+            failed: OnceLock::new(),
+        }
+    }
+
+    /// The shard.
+    pub fn shard(&self) -> ShardId {
+        self.info.id
+    }
+
+    /// The shard's plane.
+    pub fn plane(&self) -> Plane {
+        self.info.plane
+    }
+
+    /// The shard's voters when this node started.
+    pub fn voters(&self) -> &[NodeId] {
+        &self.info.voters
+    }
+
+    /// The Raft group.
+    pub fn handle(&self) -> &ShardHandle {
+        &self.handle
+    }
+
+    /// What wakes and follows the sender of this shard's outboxes.
+    pub fn outbox(&self) -> &OutboxSignals {
+        &self.outbox
+    }
+
+    /// Reads the applied state of one moment.
+    pub fn read<T>(&self, query: impl FnOnce(&dyn View) -> Result<T, ApplyError>) -> Result<T, Refusal> {
+        self.check()?;
+        self.reader.read(|view, _| query(view)).map_err(|error| self.fail(&error.to_string()))
+    }
+
+    /// Commits and applies a command.
+    pub async fn propose(&self, command: Command) -> Result<Reply, Refusal> {
+        self.check()?;
+        self.metrics.proposals.inc();
+        let reply = self.handle.propose(command.encode()).await;
+        let reply = reply.map_err(|error| self.refusal(error))?;
+        match Reply::decode(&reply) {
+            Ok(Reply::Refused { code, text }) => Err(refused(code, text)),
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(refused(Code::Internal, format!("a reply cannot be read: {error}"))),
+        }
+    }
+
+    /// Makes what is read next linearizable.
+    pub async fn linearize(&self) -> Result<(), Refusal> {
+        self.check()?;
+        self.handle.linearize().await.map_err(|error| self.refusal(error))
+    }
+
+    /// Waits for the turn to lease user numbers.
+    pub async fn lease_turn(&self) -> MutexGuard<'_, ()> {
+        self.leasing.lock().await
+    }
+
+    /// For who asks the wrong node.
+    pub fn not_leader(&self) -> Refusal {
+        let leader = self.handle.leadership().leader;
+        Refusal::NotLeader {
+            leader: leader.filter(|_| !self.handle.leadership().leads),
+        }
+    }
+
+    /// Why the replica has stopped, if it has.
+    pub fn failure(&self) -> Option<String> {
+        self.failed
+            .get()
+            .cloned()
+            .or_else(|| self.reader.stopped())
+            .or_else(|| self.handle.status().stopped)
+    }
+
+    /// The replica, for operators.
+    pub fn status(&self) -> ShardStatus {
+        let status = self.handle.status();
+        ShardStatus {
+            shard: self.shard(),
+            leader: self.handle.leadership().leader,
+            term: status.term,
+            last_log: status.last_log,
+            applied: status.applied,
+            failed: self.failure(),
+        }
+    }
+
+    /// The replica, for metrics.
+    pub fn figures(&self) -> ReplicaFigures {
+        ReplicaFigures {
+            shard: self.shard(),
+            applied: self.reader.applied_index(),
+            leads: self.handle.leadership().leads,
+            failed: self.failure().is_some(),
+        }
+    }
+
+    fn check(&self) -> Result<(), Refusal> {
+        match self.failed.get().cloned().or_else(|| self.reader.stopped()) {
+            Some(reason) => Err(self.fail(&reason)),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops serving; the first reason is logged and stays.
+    fn fail(&self, reason: &str) -> Refusal {
+        let reason = self.failed.get_or_init(|| {
+            tracing::error!(shard = %self.shard(), reason, "this replica has stopped and serves nothing any more");
+            reason.to_owned()
+        });
+        refused(
+            Code::StoreFailed,
+            format!("this node's replica of shard {} has stopped: {reason}", self.shard()),
+        )
+    }
+
+    fn refusal(&self, error: ProposeError) -> Refusal {
+        match error {
+            ProposeError::NotLeader { leader } => Refusal::NotLeader { leader },
+            ProposeError::Stopped(reason) => self.fail(&self.reader.stopped().unwrap_or(reason)),
+            ProposeError::Timeout => refused(
+                Code::Unavailable,
+                format!("shard {} has no quorum at the moment", self.shard()),
+            ),
+            ProposeError::Overloaded => refused(
+                Code::Overloaded,
+                format!("too much waits for shard {}", self.shard()),
+            ),
+        }
+    }
+}
