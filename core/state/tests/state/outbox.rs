@@ -21,7 +21,7 @@ fn with_channels(count: u64) -> MapView {
 }
 
 fn pending(shard: &MapView, after: u64, limit: usize) -> Vec<u64> {
-    let found = query::outbox_pending(shard, MESSAGE, after, limit).unwrap();
+    let found = query::outbox_pending(shard, MESSAGE, after, limit).expect("readable");
     found.iter().map(|record| record.number).collect()
 }
 

@@ -34,7 +34,7 @@ fn log(count: u64, body: usize) -> MapView {
 
 fn page(shard: &MapView, anchor: u64, direction: Direction, limit: u32, bytes: usize) -> Page {
     query::page(shard, C, Seq(anchor), direction, limit, bytes)
-        .unwrap()
+        .expect("readable")
         .expect("the channel is here")
 }
 
