@@ -53,6 +53,7 @@ pub mod snapshot;
 pub mod state_machine;
 pub mod store;
 pub mod types;
+pub mod wire;
 pub mod writer;
 
 pub use config::{ShardTiming, raft_config};

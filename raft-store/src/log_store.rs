@@ -47,6 +47,8 @@ struct Inner {
     vote: Option<Vote>,
     committed: Option<LogId>,
     purged: Option<LogId>,
+    /// The first index of the log, behind `purged`; meaningless while the log is empty.
+    first: u64,
     last: Option<LogId>,
     /// The end of the log, contiguous up to `last`. Everything before it is durable.
     tail: VecDeque<TailEntry>,
@@ -56,8 +58,8 @@ struct Inner {
 }
 
 impl Inner {
-    /// The first index a reader may get.
-    fn first(&self) -> u64 {
+    /// Behind the purged part.
+    fn kept_from(&self) -> u64 {
         self.purged.map_or(0, |purged| purged.index + 1)
     }
 
@@ -67,6 +69,9 @@ impl Inner {
     }
 
     fn push(&mut self, append: u64, entry: Entry) {
+        if self.first >= self.end() {
+            self.first = entry.log_id.index;
+        }
         self.last = Some(entry.log_id);
         self.tail_bytes += entry::weight(&entry) + ENTRY_OVERHEAD;
         self.tail.push_back(TailEntry { append, entry });
@@ -137,16 +142,15 @@ impl LogStore {
             purged: read(Meta::Purged)?.map(decode_meta).transpose()?,
             ..Inner::default()
         };
-        let last = store.scan_back(
-            Table::Log,
-            &keys::log(shard, inner.first()),
-            &keys::log_end(shard),
-            Limit::records(1),
-        )?;
+        let (from, to) = (keys::log(shard, inner.kept_from()), keys::log_end(shard));
+        let last = store.scan_back(Table::Log, &from, &to, Limit::records(1))?;
         inner.last = match last.first() {
             Some((key, record)) => Some(open_entry(&*store, &health, key, record)?.log_id),
             None => inner.purged,
         };
+        let first = store.scan(Table::Log, &from, &to, Limit::records(1))?;
+        let first = first.first().and_then(|(key, _)| keys::log_index(key));
+        inner.first = first.unwrap_or(inner.kept_from());
         Ok(Self {
             shared: Arc::new(Shared {
                 shard,
@@ -221,7 +225,7 @@ impl LogReader {
         shared.health.check_io()?;
         let (start, end, mut recent) = {
             let inner = shared.inner.lock();
-            let (start, end) = (start.max(inner.first()), end.min(inner.end()));
+            let (start, end) = (start.max(inner.first), end.min(inner.end()));
             if start >= end {
                 return Ok(Vec::new());
             }
@@ -272,7 +276,7 @@ impl LogReader {
 
     /// Entries that were missing in the store: fine if they were purged while this read ran.
     fn explain_missing(&self, start: u64, found: Option<&Entry>) -> io::Result<()> {
-        let first = self.shared.inner.lock().first();
+        let first = self.shared.inner.lock().first;
         if first > start && found.is_none_or(|entry| entry.log_id.index <= first) {
             return Ok(());
         }
@@ -437,6 +441,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 inner.forget(back);
             }
             inner.last = last_log_id.max(inner.purged);
+            inner.first = inner.first.min(inner.end());
         }
         let mut batch = Batch::new();
         let shard = self.shared.shard;
@@ -452,6 +457,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 return Ok(());
             }
             inner.purged = Some(log_id);
+            inner.first = inner.first.max(log_id.index + 1);
             // Behind the end: a snapshot was installed that is ahead of the log.
             inner.last = inner.last.max(Some(log_id));
             while inner
