@@ -141,17 +141,12 @@ impl ChannelFanout {
         });
         for (&session, subscriber) in &mut self.subscribers {
             if !same {
-                let position = Position { epoch, seq: head };
+                // The first delivery of the new epoch tells the client.
                 *subscriber = Subscriber {
                     cursor: head,
                     acked: head,
-                    dirty: subscriber.dirty,
+                    dirty: false,
                 };
-                effects.push(Effect::Restarted {
-                    session,
-                    position,
-                    head,
-                });
             } else if subscriber.cursor < head {
                 wake(session, subscriber, effects);
             }
@@ -270,6 +265,12 @@ impl ChannelFanout {
                 Take::Chunk(Chunk { frames, more })
             }
         }
+    }
+
+    /// Where a session stands whose cursor is older than the ring; `None` if the ring serves it.
+    pub fn behind(&self, session: SessionId) -> Option<(Epoch, Seq)> {
+        let (open, subscriber) = (self.open.as_ref()?, self.subscribers.get(&session)?);
+        (subscriber.cursor < open.ring.base()).then_some((open.epoch, subscriber.cursor))
     }
 
     /// A page behind `from` was written to the session instead of frames of the ring: moves its
@@ -401,7 +402,7 @@ fn wake(session: SessionId, subscriber: &mut Subscriber, effects: &mut Vec<Effec
 }
 
 /// An entry of the cluster wire as clients see it.
-fn client_entry(entry: &Entry) -> message::Entry {
+pub fn client_entry(entry: &Entry) -> message::Entry {
     message::Entry {
         seq: entry.seq,
         ts: entry.ts,

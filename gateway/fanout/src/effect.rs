@@ -22,14 +22,4 @@ pub enum Effect {
         /// The last entry held.
         from: Seq,
     },
-    /// The log was rebuilt: the session's deliveries go on behind `position`. Tell it before its
-    /// next take.
-    Restarted {
-        /// The session.
-        session: SessionId,
-        /// The new place.
-        position: Position,
-        /// The last entry of the log.
-        head: Seq,
-    },
 }

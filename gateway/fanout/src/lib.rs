@@ -13,7 +13,7 @@ mod effect;
 mod ring;
 mod subscriber;
 
-pub use channel::{ChannelFanout, Chunk, SubscribeError, Subscription, Take};
+pub use channel::{ChannelFanout, Chunk, SubscribeError, Subscription, Take, client_entry};
 pub use effect::Effect;
 pub use ring::{RING_BYTES_MAX, RING_FRAMES_MAX, Ring, RingLimits};
 pub use subscriber::Lag;

@@ -203,14 +203,6 @@ impl ServerSession {
         self.transmit(message);
     }
 
-    /// Sends a message that answers no request: the new place of a subscription whose log was
-    /// rebuilt.
-    pub fn notify(&mut self, message: &Message) {
-        if self.is_open() {
-            self.transmit(message);
-        }
-    }
-
     /// Refuses a request and frees its slot, or one place of a resume. A code that closes ends the
     /// connection.
     pub fn error(&mut self, request: RequestId, code: Code, text: impl Into<String>, retry_after_ms: u32) {

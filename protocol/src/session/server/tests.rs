@@ -378,8 +378,6 @@ fn an_answer_to_nothing_in_flight_is_dropped() {
     session.respond(&ack.into());
     session.error(1, Code::NotMember, "no", 0);
     assert_eq!(sent(&mut session), vec![]);
-    session.notify(&subscribed(0).into());
-    assert_eq!(sent(&mut session), vec![subscribed(0).into()]);
 }
 
 #[test]
@@ -497,7 +495,6 @@ fn nothing_comes_in_or_out_of_a_closed_session() {
     session.handle_frame(NOW, &frame_of(join(2)));
     session.respond(&Done { request: 1 }.into());
     session.error(1, Code::NotMember, "no", 0);
-    session.notify(&subscribed(0).into());
     session.close(Code::Timeout, "again");
     assert_eq!((sent(&mut session), events(&mut session)), (vec![], vec![]));
 }
