@@ -254,6 +254,7 @@ async def refused_connections(cluster, case):
         ("a token of an unknown key", cluster.token(user, kid="no-such-key"), 200),
         ("a token that names no algorithm", cluster.token(user, alg="none"), 200),
         ("no token at all", "not a token", 200),
+        ("a token that is good for 25 hours", cluster.token(user, lifetime=25 * 3600), 200),
         ("an expired token", cluster.token(user, lifetime=-3600), 201),
         ("a token of another app", cluster.token(user, app="no-such-app"), 202),
     ]
@@ -286,7 +287,11 @@ async def refused_connections(cluster, case):
     async def future(client):
         client.post("Hello", versions=[77], client="from the future")
 
+    async def nothing(client):
+        await client.hello()
+
     await case("a ping before hello", cluster.refused(ping_first, 102))
+    await case("silence instead of authenticate", cluster.refused(nothing, 107))
     await case("no version in common", cluster.refused(future, 104))
     await case("another ALPN", other_alpn(cluster))
 
