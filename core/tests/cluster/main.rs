@@ -1,0 +1,6 @@
+//! Three core nodes in one process, with real QUIC, Raft and LMDB.
+
+mod basics;
+mod faults;
+mod feeds;
+mod support;

@@ -1,0 +1,360 @@
+//! A cluster of core nodes in one process, and peers that ask it.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use throng_core::{CoreConfig, CoreNode, InitialShards, PeerConfig, Timings, TlsFiles};
+use throng_protocol::cluster::{
+    self, Answer, Append, ChannelInfo, FEED_LANE, FeedEvent, FeedRequest, Grant, PeerId, Refusal, Reply,
+    REQUEST_LANE, Request,
+};
+use throng_protocol::code::Code;
+use throng_protocol::ids::{
+    AppId, ChannelId, ClientMessageId, EdgeId, Epoch, GroupId, NodeId, Seq, ShardId, UserId, UserNumber,
+};
+use throng_protocol::placement::{ClusterMap, PlacementKey};
+use throng_transport::cluster::{LaneReader, LaneWriter};
+use throng_transport::dev_ca::DevCa;
+use throng_transport::{ClusterEndpoint, ClusterPool, ClusterTls};
+use tokio::time::{Instant, sleep, timeout};
+
+pub const CLUSTER: &str = "test";
+/// How long a cluster on a busy machine may take for anything.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct TestCluster {
+    folder: TempDir,
+    pub configs: Vec<CoreConfig>,
+    pub nodes: Vec<Option<CoreNode>>,
+}
+
+impl TestCluster {
+    /// Three nodes with few shards, all ready.
+    pub async fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        let ca = DevCa::open(&folder.path().join("ca")).unwrap();
+        let addresses = free_addresses(3);
+        let peers: Vec<PeerConfig> = (1..)
+            .zip(&addresses)
+            .map(|(id, address)| PeerConfig {
+                id: NodeId(id),
+                address: address.to_string(),
+            })
+            .collect();
+        let configs = (1..)
+            .zip(&addresses)
+            .map(|(id, address)| {
+                let files = ca.node(PeerId::Core(NodeId(id)), CLUSTER).unwrap();
+                CoreConfig {
+                    id: NodeId(id),
+                    cluster: CLUSTER.to_owned(),
+                    listen: *address,
+                    advertise: None,
+                    data: folder.path().join(format!("node-{id}")),
+                    observe: Some("127.0.0.1:0".parse().unwrap()),
+                    tls: TlsFiles {
+                        ca: files.ca,
+                        cert: files.cert,
+                        key: files.key,
+                    },
+                    peers: peers.clone(),
+                    shards: InitialShards {
+                        management: 2,
+                        message: 2,
+                        replicas: 3,
+                    },
+                    timings: Timings::default(),
+                }
+            })
+            .collect();
+        let mut cluster = Self {
+            folder,
+            configs,
+            nodes: vec![None, None, None],
+        };
+        for place in 0..3 {
+            cluster.start_node(place).await;
+        }
+        cluster.ready().await;
+        cluster
+    }
+
+    pub async fn start_node(&mut self, place: usize) {
+        let node = CoreNode::start(self.configs[place].clone()).await.unwrap();
+        self.nodes[place] = Some(node);
+    }
+
+    pub async fn ready(&self) {
+        for node in self.nodes.iter().flatten() {
+            timeout(PATIENCE, node.ready()).await.unwrap_or_else(|_| panic!("{:?}", node.unready()));
+        }
+    }
+
+    /// Stops a node without handing anything over.
+    pub async fn kill(&mut self, place: usize) {
+        let node = self.nodes[place].take().unwrap();
+        node.stop().await;
+    }
+
+    /// The place of the node that leads a shard.
+    pub async fn leader_of(&self, shard: ShardId) -> usize {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let leads = |node: &Option<CoreNode>| node.as_ref().is_some_and(|node| node.leads().contains(&shard));
+            if let Some(place) = self.nodes.iter().position(leads) {
+                return place;
+            }
+            assert!(Instant::now() < deadline, "shard {shard} has no leader");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub fn address(&self, place: usize) -> SocketAddr {
+        self.configs[place].listen
+    }
+
+    fn files(&self, peer: PeerId) -> TlsFiles {
+        let ca = DevCa::open(&self.folder.path().join("ca")).unwrap();
+        let files = ca.node(peer, CLUSTER).unwrap();
+        TlsFiles {
+            ca: files.ca,
+            cert: files.cert,
+            key: files.key,
+        }
+    }
+
+    pub fn data(&self, place: usize) -> PathBuf {
+        self.configs[place].data.clone()
+    }
+
+    pub fn edge(&self) -> TestPeer {
+        self.peer(PeerId::Edge(EdgeId(1)))
+    }
+
+    pub fn peer(&self, peer: PeerId) -> TestPeer {
+        let files = self.files(peer);
+        let tls = ClusterTls::load(&files.ca, &files.cert, &files.key, CLUSTER).unwrap();
+        let endpoint = ClusterEndpoint::bind("127.0.0.1:0".parse().unwrap(), &tls).unwrap();
+        TestPeer {
+            pool: ClusterPool::new(Arc::new(endpoint)),
+            nodes: self.configs.iter().map(|config| (config.id, config.listen)).collect(),
+        }
+    }
+}
+
+/// An edge or another peer of the cluster.
+#[derive(Clone)]
+pub struct TestPeer {
+    pool: ClusterPool,
+    nodes: Vec<(NodeId, SocketAddr)>,
+}
+
+impl TestPeer {
+    /// Asks one node once; `None` without an answer.
+    pub async fn ask_node(&self, place: usize, request: &Request) -> Option<Answer> {
+        let (id, address) = self.nodes[place];
+        let client = self.pool.rpc(PeerId::Core(id), address, REQUEST_LANE).await.ok()?;
+        let answer = client.call(cluster::encode(request), Duration::from_secs(4)).await.ok()?;
+        Some(cluster::decode(&answer).unwrap())
+    }
+
+    /// Asks until a node answers with anything but "not me" or "not now".
+    pub async fn ask(&self, request: &Request) -> Result<Reply, Code> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut place = 0;
+        loop {
+            let answer = self.ask_node(place, request).await;
+            place = match answer {
+                Some(Ok(reply)) => return Ok(reply),
+                Some(Err(Refusal::Code { code, text })) => {
+                    if code != Code::Unavailable {
+                        return Err(code);
+                    }
+                    assert!(Instant::now() < deadline, "{text}");
+                    (place + 1) % self.nodes.len()
+                }
+                Some(Err(Refusal::NotLeader { leader: Some(leader) })) => {
+                    self.nodes.iter().position(|(id, _)| *id == leader).unwrap()
+                }
+                Some(Err(Refusal::NotLeader { leader: None })) | None => (place + 1) % self.nodes.len(),
+            };
+            assert!(Instant::now() < deadline, "nobody answers {request:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub async fn map(&self) -> ClusterMap {
+        let Ok(Reply::Map(map)) = self.ask(&Request::Map).await else { panic!("no map") };
+        map
+    }
+
+    pub async fn user(&self, name: &str) -> UserNumber {
+        let request = Request::User {
+            app: app(),
+            user: user(name),
+        };
+        let Ok(Reply::User(number)) = self.ask(&request).await else { panic!("no number") };
+        number
+    }
+
+    pub async fn create_group(&self, name: &str, creator: &str) -> UserNumber {
+        let number = self.user(creator).await;
+        let request = Request::CreateGroup {
+            app: app(),
+            group: group(name),
+            user: user(creator),
+            number,
+        };
+        assert_eq!(self.ask(&request).await, Ok(Reply::Done));
+        number
+    }
+
+    pub async fn create_channel(&self, in_group: &str, name: &str, number: UserNumber) -> ChannelInfo {
+        let request = Request::CreateChannel {
+            app: app(),
+            group: group(in_group),
+            channel: channel(name),
+            number,
+        };
+        match self.ask(&request).await {
+            Ok(Reply::Channel(info)) => info,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub async fn grant(&self, of_group: &str, name: &str, number: UserNumber) -> Result<Grant, Code> {
+        let request = Request::Grant {
+            app: app(),
+            group: group(of_group),
+            user: user(name),
+            number,
+        };
+        match self.ask(&request).await? {
+            Reply::Grant(grant) => Ok(grant),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub async fn append(&self, info: &ChannelInfo, grant: &Grant, id: u64, body: &str) -> Result<Appended, Code> {
+        match self.ask(&append(info, grant, id, body)).await? {
+            Reply::Appended { epoch, seq, repeat, .. } => Ok(Appended { epoch, seq, repeat }),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Bodies of a whole channel, by pages; checks that they are dense.
+    pub async fn history(&self, info: &ChannelInfo) -> Vec<String> {
+        let mut bodies = Vec::new();
+        loop {
+            let anchor = Seq(bodies.len() as u64);
+            let request = Request::Page {
+                shard: info.shard,
+                channel: info.number,
+                anchor,
+                direction: cluster::Direction::After,
+                limit: 100,
+            };
+            let Ok(Reply::Page(page)) = self.ask(&request).await else { panic!("no page") };
+            assert_eq!(page.prev, anchor);
+            if page.entries.is_empty() {
+                assert_eq!(page.head, anchor);
+                return bodies;
+            }
+            for entry in page.entries {
+                bodies.push(text(&entry.body));
+                assert_eq!(entry.seq, Seq(bodies.len() as u64));
+            }
+        }
+    }
+
+    pub async fn feed(&self, place: usize) -> TestFeed {
+        let (id, address) = self.nodes[place];
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Ok(connection) = self.pool.connection(PeerId::Core(id), address).await
+                && let Ok((writer, reader)) = connection.open_lane(FEED_LANE).await
+            {
+                return TestFeed { writer, reader };
+            }
+            assert!(Instant::now() < deadline, "no lane to node {id}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    pub epoch: Epoch,
+    pub seq: Seq,
+    pub repeat: bool,
+}
+
+/// A feed lane.
+pub struct TestFeed {
+    writer: LaneWriter,
+    reader: LaneReader,
+}
+
+impl TestFeed {
+    pub async fn send(&mut self, request: &FeedRequest) {
+        self.writer.write_one(cluster::encode(request)).await.unwrap();
+    }
+
+    /// The next event; `None` when the lane is lost.
+    pub async fn next(&mut self) -> Option<FeedEvent> {
+        let frame = timeout(PATIENCE, self.reader.next()).await.expect("the feed is silent");
+        Some(cluster::decode(&frame.ok()??).unwrap())
+    }
+}
+
+pub fn append(info: &ChannelInfo, grant: &Grant, id: u64, body: &str) -> Request {
+    Request::Append {
+        shard: info.shard,
+        append: Append {
+            channel: info.number,
+            grant: grant.clone(),
+            client_message_id: ClientMessageId(id),
+            first_attempt_ms: now_ms(),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        },
+    }
+}
+
+pub fn now_ms() -> u64 {
+    throng_core::Clock::now_ms(&throng_core::SystemClock)
+}
+
+pub fn text(body: &Bytes) -> String {
+    String::from_utf8(body.to_vec()).unwrap()
+}
+
+pub fn app() -> AppId {
+    AppId::new("app").unwrap()
+}
+
+pub fn user(name: &str) -> UserId {
+    UserId::new(name).unwrap()
+}
+
+pub fn group(name: &str) -> GroupId {
+    GroupId::new(name).unwrap()
+}
+
+pub fn channel(name: &str) -> ChannelId {
+    ChannelId::new(name).unwrap()
+}
+
+/// The management shard of a group.
+pub fn management_of(map: &ClusterMap, name: &str) -> ShardId {
+    map.shard_of(PlacementKey::Group(&app(), &group(name))).unwrap().id
+}
+
+fn free_addresses(count: usize) -> Vec<SocketAddr> {
+    // All are held until all are chosen, so that none comes twice.
+    let sockets: Vec<UdpSocket> = (0..count).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    sockets.iter().map(|socket| socket.local_addr().unwrap()).collect()
+}
