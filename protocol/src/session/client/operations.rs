@@ -301,8 +301,18 @@ impl ClientMachine {
         Ok(self.begin(now_ms, op))
     }
 
+    /// Whether another command is taken.
+    pub fn has_room(&self) -> bool {
+        self.operations.all.len() < self.config.operations_max
+    }
+
+    /// Requests sent and not yet answered.
+    pub fn requests_in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
     pub(super) fn command(&mut self, now_ms: u64, request: Request) -> Result<OpId, CommandError> {
-        if self.operations.all.len() >= self.config.operations_max {
+        if !self.has_room() {
             return Err(CommandError::QueueFull(self.config.operations_max));
         }
         self.operations.last_id += 1;

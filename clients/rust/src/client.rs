@@ -1,0 +1,310 @@
+//! The handle applications hold.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use throng_protocol::ids::{ChannelId, ChannelNumber, ClientMessageId, Epoch, GroupId, MessageId, Seq, Ts};
+use throng_protocol::message::{Direction, Entry, Place};
+use throng_protocol::session::client::Answer;
+use throng_transport::ClientEndpoint;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::ClientConfig;
+use crate::driver::{Command, Control, Driver, Request, Shared};
+use crate::error::{CloseReason, ConnectError, RequestError, SendError};
+use crate::subscription::{From, Subscription};
+
+/// Commands on their way to the driver; it takes them as the machine has room.
+const COMMANDS_MAX: usize = 64;
+/// Controls on their way to the driver: few, and each is handled at once.
+const CONTROLS_MAX: usize = 16;
+
+/// What a client is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// No session now; requests wait.
+    Connecting {
+        /// Failed attempts since the last session.
+        attempts: u32,
+    },
+    /// The session is open.
+    Open {
+        /// The edge's name.
+        edge: Arc<str>,
+        /// Its address, as configured.
+        address: Arc<str>,
+        /// Counts this client's connections, from 1.
+        connection: u32,
+    },
+    /// Over for good.
+    Closed(CloseReason),
+}
+
+/// A message is stored: committed by a quorum and on disk there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ack {
+    /// The message's unique value.
+    pub id: MessageId,
+    /// The channel.
+    pub channel: ChannelNumber,
+    /// The log's incarnation.
+    pub epoch: Epoch,
+    /// The message's position.
+    pub seq: Seq,
+    /// Its time stamp.
+    pub ts: Ts,
+    /// Whether an earlier attempt had stored it.
+    pub repeat: bool,
+    /// The key it was sent under.
+    pub client_message_id: ClientMessageId,
+}
+
+/// A page of history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The channel.
+    pub channel: ChannelNumber,
+    /// The log's incarnation.
+    pub epoch: Epoch,
+    /// The entry before the first of the page.
+    pub prev: Seq,
+    /// The last entry of the log.
+    pub head: Seq,
+    /// The entries, ascending.
+    pub entries: Vec<Entry>,
+}
+
+/// A send that an earlier run left without an answer; it is being repeated.
+#[derive(Debug)]
+pub struct PendingSend {
+    /// The group.
+    pub group: GroupId,
+    /// The channel.
+    pub channel: ChannelId,
+    /// The message's key.
+    pub client_message_id: ClientMessageId,
+    pub(crate) answer: oneshot::Receiver<Result<Ack, SendError>>,
+}
+
+impl PendingSend {
+    /// Waits for the answer.
+    pub async fn answer(self) -> Result<Ack, SendError> {
+        self.answer.await.unwrap_or_else(|_| Err(RequestError::closed()))
+    }
+}
+
+/// One user's session. Clones share it; it closes when [`Self::close`] is called or the last clone
+/// is dropped.
+#[derive(Debug, Clone)]
+pub struct Client {
+    commands: mpsc::Sender<Command>,
+    controls: mpsc::Sender<Control>,
+    shared: Arc<Shared>,
+    state: watch::Receiver<State>,
+}
+
+impl Client {
+    /// Connects, and waits until the session is open or cannot be.
+    pub async fn connect(config: ClientConfig) -> Result<Self, ConnectError> {
+        if config.edges.is_empty() {
+            return Err(ConnectError::NoEdge);
+        }
+        let endpoint = match &config.endpoint {
+            Some(endpoint) => endpoint.clone(),
+            None => {
+                let endpoint = ClientEndpoint::new(&config.trust);
+                Arc::new(endpoint.map_err(|error| ConnectError::Socket(error.to_string()))?)
+            }
+        };
+        let timeout = config.connect_timeout;
+        let edges = config.edges.join(", ");
+        let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
+        let (controls, control_queue) = mpsc::channel(CONTROLS_MAX);
+        let (state_in, state) = watch::channel(State::Connecting { attempts: 0 });
+        let shared = Arc::new(Shared::default());
+        let queues = (commands.clone(), command_queue, control_queue);
+        let driver = Driver::new(config, endpoint, queues, shared.clone(), state_in)?;
+        tokio::spawn(driver.run());
+        let mut client = Self {
+            commands,
+            controls,
+            shared,
+            state,
+        };
+        let opened = client.opened();
+        match tokio::time::timeout(timeout, opened).await {
+            Ok(Ok(())) => Ok(client),
+            Ok(Err(reason)) => Err(ConnectError::Closed(reason)),
+            Err(_) => Err(ConnectError::Unreachable {
+                edges,
+                seconds: timeout.as_secs(),
+                last: client.shared.last_failure.lock().clone(),
+            }),
+        }
+    }
+
+    async fn opened(&mut self) -> Result<(), CloseReason> {
+        let settled = |state: &State| !matches!(state, State::Connecting { .. });
+        match self.state.wait_for(settled).await.as_deref() {
+            Ok(State::Closed(reason)) => Err(reason.clone()),
+            Ok(_) => Ok(()),
+            Err(_) => Err(CloseReason::Local),
+        }
+    }
+
+    /// Sends a message under a random id.
+    pub async fn send(
+        &self,
+        group: &GroupId,
+        channel: &ChannelId,
+        body: impl Into<Bytes>,
+    ) -> Result<Ack, SendError> {
+        let id = ClientMessageId(rand::random());
+        self.send_with_id(group, channel, id, body).await
+    }
+
+    /// Sends a message under an id of the application's. Sends of one channel are stored in the
+    /// order of the calls; the same id and body again give the first answer again. Dropping the
+    /// future does not take the message back.
+    pub async fn send_with_id(
+        &self,
+        group: &GroupId,
+        channel: &ChannelId,
+        client_message_id: ClientMessageId,
+        body: impl Into<Bytes>,
+    ) -> Result<Ack, SendError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Send {
+            key: (group.clone(), channel.clone()),
+            id: client_message_id,
+            body: body.into(),
+            reply,
+        };
+        self.ask(command, answer).await
+    }
+
+    /// Delivers a channel from a position on. One subscription per channel and client.
+    pub async fn subscribe(
+        &self,
+        group: &GroupId,
+        channel: &ChannelId,
+        from: From,
+    ) -> Result<Subscription, RequestError> {
+        let (reply, answer) = oneshot::channel();
+        let key = (group.clone(), channel.clone());
+        self.ask(Command::Subscribe { key, from, reply }, answer).await
+    }
+
+    /// A page of the log from an entry on, which is itself not part of it. `Before` 0 is the end.
+    /// `limit` 0 leaves the size to the cluster.
+    pub async fn history(
+        &self,
+        group: &GroupId,
+        channel: &ChannelId,
+        anchor: Seq,
+        direction: Direction,
+        limit: u32,
+    ) -> Result<Page, RequestError> {
+        let key = (group.clone(), channel.clone());
+        let answer = self
+            .request(Request::History(key, anchor, direction, limit))
+            .await?;
+        match answer {
+            Answer::Page(page) => Ok(Page {
+                channel: page.channel,
+                epoch: page.epoch,
+                prev: page.prev,
+                head: page.head,
+                entries: page.entries,
+            }),
+            _ => Err(RequestError::closed()),
+        }
+    }
+
+    /// Creates a group, the caller being its first member. Succeeds again for its creator.
+    pub async fn create_group(&self, group: &GroupId) -> Result<(), RequestError> {
+        self.request(Request::CreateGroup(group.clone())).await.map(drop)
+    }
+
+    /// Creates a channel. Succeeds again for a member.
+    pub async fn create_channel(&self, group: &GroupId, channel: &ChannelId) -> Result<(), RequestError> {
+        let key = (group.clone(), channel.clone());
+        self.request(Request::CreateChannel(key)).await.map(drop)
+    }
+
+    /// Joins a group. Succeeds again for a member.
+    pub async fn join(&self, group: &GroupId) -> Result<(), RequestError> {
+        self.request(Request::Join(group.clone())).await.map(drop)
+    }
+
+    /// Leaves a group.
+    pub async fn leave(&self, group: &GroupId) -> Result<(), RequestError> {
+        self.request(Request::Leave(group.clone())).await.map(drop)
+    }
+
+    /// The resume vector: per subscription, what the application has consumed.
+    pub fn positions(&self) -> Vec<Place> {
+        self.shared.positions()
+    }
+
+    /// Sends that an earlier run left in the local store. They are repeated whether or not anybody
+    /// waits for them; the first call gets them all.
+    pub fn take_restored(&self) -> Vec<PendingSend> {
+        std::mem::take(&mut self.shared.restored.lock())
+    }
+
+    /// What the client is doing, and every change of it.
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+
+    /// Moves to a new UDP socket, as a phone does that changes networks; the session goes on. All
+    /// clients that share the socket move with it.
+    pub async fn rebind(&self) -> Result<(), RequestError> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.controls.send(Control::Rebind(reply)).await;
+        answer.await.unwrap_or_else(|_| Err(RequestError::closed()))
+    }
+
+    /// Ends the current connection abruptly; the client reconnects by itself. For faults on purpose.
+    /// Tells whether there was a connection, and how many requests were in flight on it.
+    pub async fn drop_connection(&self) -> Option<usize> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.controls.send(Control::DropConnection(reply)).await;
+        answer.await.unwrap_or_default()
+    }
+
+    /// Stops the client for a while, as a frozen process would: nothing is read, written or timed.
+    /// Returns when it goes on.
+    pub async fn pause_reading(&self, duration: Duration) {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.controls.send(Control::Freeze(duration, reply)).await;
+        let _ = answer.await;
+    }
+
+    /// Closes the session: requests without an answer fail, subscriptions end, positions are saved.
+    /// Returns when the edge has been told.
+    pub async fn close(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.controls.send(Control::Close(reply)).await.is_ok() {
+            let _ = answer.await;
+        }
+    }
+
+    async fn request(&self, request: Request) -> Result<Answer, RequestError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Request { request, reply }, answer).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: Command,
+        answer: oneshot::Receiver<Result<T, RequestError>>,
+    ) -> Result<T, RequestError> {
+        if self.commands.send(command).await.is_err() {
+            return Err(RequestError::closed());
+        }
+        answer.await.unwrap_or_else(|_| Err(RequestError::closed()))
+    }
+}

@@ -1,0 +1,206 @@
+//! A channel's entries as a stream.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use parking_lot::Mutex;
+use throng_protocol::ids::{
+    ChannelId, ChannelNumber, ClientMessageId, Epoch, GroupId, MessageId, Position, Seq, Ts, UserId,
+    UserNumber,
+};
+use throng_protocol::message::Start;
+use tokio::sync::{Notify, mpsc};
+
+use crate::driver::Command;
+use crate::error::RequestError;
+
+/// Where a subscription begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// Behind the last entry: what comes from now on.
+    Head,
+    /// Before the first entry: everything.
+    Start,
+    /// Behind a position held from earlier.
+    Position(Position),
+    /// Behind what the local store holds for the channel; behind the last entry if it holds nothing.
+    Stored,
+}
+
+/// One entry, delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// The group.
+    pub group: GroupId,
+    /// The channel.
+    pub channel: ChannelId,
+    /// The channel's number.
+    pub channel_number: ChannelNumber,
+    /// The log's incarnation.
+    pub epoch: Epoch,
+    /// The entry before this one, for this subscriber.
+    pub prev: Seq,
+    /// The entry's position.
+    pub seq: Seq,
+    /// Its time stamp.
+    pub ts: Ts,
+    /// What it is; 1 is a message.
+    pub kind: u8,
+    /// Its unique value.
+    pub id: MessageId,
+    /// Who sent it.
+    pub sender: UserId,
+    /// Who sent it, by number.
+    pub sender_number: UserNumber,
+    /// The sender's key.
+    pub client_message_id: ClientMessageId,
+    /// The body.
+    pub body: Bytes,
+    /// The edge it came from.
+    pub edge: Arc<str>,
+    /// The client's connection it came over, counted from 1.
+    pub connection: u32,
+}
+
+/// What travels from the driver to a subscription.
+#[derive(Debug)]
+pub(crate) enum Item {
+    Delivery(Box<Delivery>),
+    Reset(Position, Position),
+    Ended(RequestError),
+}
+
+/// Tells the driver that a full subscription has room again.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    pub(crate) stalled: AtomicBool,
+    pub(crate) freed: Notify,
+}
+
+/// Everything up to here was consumed by the application.
+pub(crate) type Consumed = Arc<Mutex<Position>>;
+
+/// A channel's entries: in order, without a gap, each once, over all connections. Dropping it
+/// unsubscribes. The stream ends when the client closes, or the cluster ends the subscription
+/// ([`Self::ended`]).
+#[derive(Debug)]
+pub struct Subscription {
+    pub(crate) id: u64,
+    pub(crate) group: GroupId,
+    pub(crate) channel: ChannelId,
+    pub(crate) number: ChannelNumber,
+    pub(crate) start: Position,
+    pub(crate) start_reason: Start,
+    pub(crate) head: Seq,
+    pub(crate) items: mpsc::Receiver<Item>,
+    pub(crate) consumed: Consumed,
+    pub(crate) room: Arc<Room>,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) reset: Option<(Position, Position)>,
+    pub(crate) ended: Option<RequestError>,
+}
+
+impl Subscription {
+    /// The group.
+    pub fn group(&self) -> &GroupId {
+        &self.group
+    }
+
+    /// The channel.
+    pub fn channel(&self) -> &ChannelId {
+        &self.channel
+    }
+
+    /// The channel's number.
+    pub fn number(&self) -> ChannelNumber {
+        self.number
+    }
+
+    /// Every entry behind this position comes.
+    pub fn start(&self) -> Position {
+        self.start
+    }
+
+    /// Why it starts there: a position of another epoch, or beyond the log, starts at the head.
+    pub fn start_reason(&self) -> Start {
+        self.start_reason
+    }
+
+    /// The last entry of the log when the subscription began.
+    pub fn head(&self) -> Seq {
+        self.head
+    }
+
+    /// Everything up to here was taken from this stream.
+    pub fn position(&self) -> Position {
+        *self.consumed.lock()
+    }
+
+    /// The last time the log was rebuilt under this subscription: the position held, and the one
+    /// behind which entries continued. The application loads what is between by history.
+    pub fn last_reset(&self) -> Option<(Position, Position)> {
+        self.reset
+    }
+
+    /// Why the cluster ended the subscription, once the stream has ended.
+    pub fn ended(&self) -> Option<&RequestError> {
+        self.ended.as_ref()
+    }
+
+    /// The next entry; `None` when the stream has ended. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<Delivery> {
+        std::future::poll_fn(|context| self.poll_delivery(context)).await
+    }
+
+    fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        loop {
+            let item = match self.items.poll_recv(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(Some(item)) => item,
+            };
+            // The driver raises the flag before it looks for room a last time.
+            if self.room.stalled.load(Ordering::SeqCst) {
+                self.room.freed.notify_one();
+            }
+            match item {
+                Item::Delivery(delivery) => {
+                    let (epoch, seq) = (delivery.epoch, delivery.seq);
+                    *self.consumed.lock() = Position { epoch, seq };
+                    return Poll::Ready(Some(*delivery));
+                }
+                Item::Reset(from, to) => {
+                    *self.consumed.lock() = to;
+                    self.reset = Some((from, to));
+                }
+                Item::Ended(error) => {
+                    self.ended = Some(error);
+                    self.items.close();
+                }
+            }
+        }
+    }
+}
+
+impl Stream for Subscription {
+    type Item = Delivery;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        self.get_mut().poll_delivery(context)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        // With a full queue the driver notices at the next delivery that nobody listens.
+        let _ = self.commands.try_send(Command::Unsubscribe {
+            key: (self.group.clone(), self.channel.clone()),
+            id: self.id,
+        });
+        self.room.freed.notify_one();
+    }
+}
