@@ -12,7 +12,7 @@ use throng_protocol::message;
 use crate::link::LinkClosed;
 use crate::quic::QuicLink;
 use crate::settings::{CLIENT_CONNECT_TIMEOUT, client_transport};
-use crate::socket::{self, BindError, canonical};
+use crate::socket::{self, BindError, canonical, unspecified};
 use crate::tls::{self, TlsError};
 
 /// Whom a client trusts. Make one per process and clone it: clones share session tickets.
@@ -88,11 +88,7 @@ pub struct ClientEndpoint {
 impl ClientEndpoint {
     /// Opens a socket on a free port. Must be called inside a tokio runtime.
     pub fn new(trust: &Trust) -> Result<Self, BindError> {
-        let socket = socket::bind_any()?;
-        let addr = socket
-            .local_addr()
-            .map_err(|source| BindError::new(unspecified(), source))?;
-        let endpoint = socket::endpoint(socket, None, None).map_err(|source| BindError::new(addr, source))?;
+        let endpoint = socket::endpoint(socket::bind_any()?, None, None)?;
         let mut config = quinn::ClientConfig::new(trust.crypto.clone());
         config.transport_config(client_transport());
         Ok(Self { endpoint, config })
@@ -145,8 +141,4 @@ impl ClientEndpoint {
     pub async fn wait_idle(&self) {
         self.endpoint.wait_idle().await;
     }
-}
-
-fn unspecified() -> SocketAddr {
-    SocketAddr::from(([0, 0, 0, 0], 0))
 }

@@ -7,13 +7,14 @@
 
 mod connection;
 mod endpoint;
+mod error;
+mod hello;
 mod identity;
 mod lane;
 
 pub use connection::ClusterConnection;
-pub use endpoint::{
-    AcceptError, CLUSTER_VERSIONS, ClusterConnectError, ClusterEndpoint, ClusterHandshake, ClusterTls,
-};
+pub use endpoint::{CLUSTER_VERSIONS, ClusterEndpoint, ClusterHandshake, ClusterTls};
+pub use error::{AcceptError, ClusterConnectError};
 pub use identity::{check_cluster_name, node_name};
 pub use lane::{CONTROL_LANE, LaneReadError, LaneReader, LaneWriteError, LaneWriter};
 

@@ -175,23 +175,27 @@ impl DevCa {
         };
         let first = names.first().map(String::as_str).unwrap_or_default().to_owned();
         let mut params = CertificateParams::new(names).map_err(|error| name_error(&first, &error))?;
-        if self.is_usable(&files, &params.subject_alt_names)? {
-            return Ok(files);
-        }
-        set_validity(&mut params, unix_now() - BACKDATED.as_secs(), LEAF_VALIDITY);
         params.distinguished_name.remove(DnType::CommonName);
         params.distinguished_name.push(DnType::CommonName, stem);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = usages;
+        if !self.is_usable(&files, &params.subject_alt_names)? {
+            self.issue(&files, params, unix_now() - BACKDATED.as_secs())?;
+            files.fresh = true;
+        }
+        Ok(files)
+    }
+
+    fn issue(&self, files: &LeafFiles, mut params: CertificateParams, from: u64) -> Result<(), DevCaError> {
+        set_validity(&mut params, from, LEAF_VALIDITY);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        let pair = generate(&first)?;
+        let name = files.cert.display().to_string();
+        let pair = generate(&name)?;
         let made = params
             .signed_by(&pair, &self.issuer)
-            .map_err(|error| name_error(&first, &error))?;
+            .map_err(|error| name_error(&name, &error))?;
         write_private(&files.key, &pair.serialize_pem())?;
-        write_public(&files.cert, &made.pem())?;
-        files.fresh = true;
-        Ok(files)
+        write_public(&files.cert, &made.pem())
     }
 
     /// Whether a leaf exists with its key, is of this CA, has time left, and names what is asked.
@@ -337,5 +341,79 @@ fn name_error(name: &str, error: &rcgen::Error) -> DevCaError {
     DevCaError::Name {
         name: name.to_owned(),
         reason: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use throng_protocol::ids::NodeId;
+
+    #[test]
+    fn a_leaf_is_kept_while_it_has_two_days_left_and_renewed_before_it_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = DevCa::open(folder.path()).unwrap();
+        let files = ca.server("edge", &[]).unwrap();
+        assert!(files.fresh);
+        let ends_in = |days: u64| unix_now() + days * DAY + 60 - LEAF_VALIDITY.as_secs();
+        let params = || CertificateParams::new(LOCAL_NAMES.map(str::to_owned).to_vec()).unwrap();
+        let issue = |from| {
+            let mut params = params();
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            ca.issue(&files, params, from).unwrap();
+        };
+        issue(ends_in(2));
+        assert!(!ca.server("edge", &[]).unwrap().fresh);
+        issue(ends_in(1));
+        assert!(ca.server("edge", &[]).unwrap().fresh);
+        assert!(!ca.server("edge", &[]).unwrap().fresh);
+    }
+
+    #[test]
+    fn a_leaf_is_renewed_for_another_name_another_ca_or_a_lost_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = DevCa::open(folder.path()).unwrap();
+        let files = ca.server("edge", &[]).unwrap();
+        assert!(ca.server("edge", &["chat.example".to_owned()]).unwrap().fresh);
+        assert!(!ca.server("edge", &["chat.example".to_owned()]).unwrap().fresh);
+        fs::remove_file(&files.key).unwrap();
+        assert!(ca.server("edge", &[]).unwrap().fresh);
+        fs::remove_file(ca.ca_file()).unwrap();
+        assert!(
+            DevCa::open(folder.path())
+                .unwrap()
+                .server("edge", &[])
+                .unwrap()
+                .fresh
+        );
+    }
+
+    #[test]
+    fn a_leaf_lasts_14_days_at_most_and_keys_are_for_their_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = DevCa::open(folder.path()).unwrap();
+        let files = ca.node(PeerId::Core(NodeId(1)), "dev").unwrap();
+        let certificate = read_certificate(&files.cert).unwrap().unwrap();
+        let (_, parsed) = X509Certificate::from_der(&certificate).unwrap();
+        let validity = parsed.validity();
+        let whole = validity.not_after.timestamp() - validity.not_before.timestamp();
+        assert_eq!(u64::try_from(whole).unwrap(), 14 * DAY);
+        for key in [&files.key, &folder.path().join("ca.key")] {
+            assert_eq!(
+                fs::metadata(key).unwrap().permissions().mode() & 0o777,
+                0o600,
+                "{key:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_ca_is_reported_and_not_overwritten() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        DevCa::open(one.path()).unwrap();
+        DevCa::open(two.path()).unwrap();
+        fs::copy(two.path().join("ca.key"), one.path().join("ca.key")).unwrap();
+        assert!(matches!(DevCa::open(one.path()), Err(DevCaError::Damaged { .. })));
     }
 }

@@ -39,7 +39,8 @@ pub enum PoolError {
     ShuttingDown,
 }
 
-/// The connections of one node to others. Clones share them.
+/// The connections of one node to others. Clones share them. Its size is that of the cluster: nodes
+/// are added by need and leave by [`ClusterPool::forget`].
 #[derive(Debug, Clone)]
 pub struct ClusterPool {
     endpoint: Arc<ClusterEndpoint>,

@@ -1,7 +1,8 @@
 //! Requests and answers over a lane: pipelined, out of order, bounded.
 //!
-//! A frame is `u64 correlation (big endian) · payload` in both directions. An answer is never
-//! retried and a lost lane fails every call: whether a request took effect is the caller's question.
+//! A request is `u64 correlation (big endian) · payload`, its answer `u64 correlation · u8 status ·
+//! payload`. Nothing is retried and a lost lane fails every call: whether a request took effect is
+//! the caller's question.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 
 use crate::cluster::Chunks;
 use crate::cluster::{LaneReadError, LaneReader, LaneWriteError, LaneWriter};
@@ -28,6 +29,12 @@ const QUEUE_MAX: usize = 1_024;
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Bytes of a correlation id.
 const ID_BYTES: usize = 8;
+/// Status of an answer: the handler's payload follows.
+const ANSWERED: u8 = 0;
+/// Status of an answer: the handler made none that can be sent.
+const FAILED: u8 = 1;
+/// Largest payload of a request or an answer.
+pub const RPC_PAYLOAD_BYTES_MAX: usize = CLUSTER_FRAME_BYTES_MAX - ID_BYTES - 1;
 
 /// Why a call has no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,8 +45,11 @@ pub enum RpcError {
     /// No answer in time; the request may have been carried out.
     #[error("no answer in time")]
     Timeout,
-    /// The request is too large for a frame; nothing was sent.
-    #[error("a request of {0} bytes is too large")]
+    /// The peer's handler panicked, or its answer is over [`RPC_PAYLOAD_BYTES_MAX`].
+    #[error("the peer failed to answer; its log says why")]
+    Failed,
+    /// The request is over [`RPC_PAYLOAD_BYTES_MAX`]; nothing was sent.
+    #[error("a request of {0} bytes is over the limit of {RPC_PAYLOAD_BYTES_MAX}")]
     TooLarge(usize),
 }
 
@@ -64,7 +74,7 @@ struct Shared {
     permits: Semaphore,
     next: AtomicU64,
     /// `None` once the lane is lost.
-    waiting: Mutex<Option<HashMap<u64, oneshot::Sender<Bytes>>>>,
+    waiting: Mutex<Option<HashMap<u64, oneshot::Sender<Result<Bytes, RpcError>>>>>,
 }
 
 impl Shared {
@@ -99,7 +109,7 @@ impl RpcClient {
     /// [`RPC_IN_FLIGHT_MAX`] they wait for their turn, within the same timeout. Cancel-safe: an
     /// abandoned call's answer is thrown away.
     pub async fn call(&self, payload: Bytes, timeout: Duration) -> Result<Bytes, RpcError> {
-        if payload.len() > CLUSTER_FRAME_BYTES_MAX - ID_BYTES {
+        if payload.len() > RPC_PAYLOAD_BYTES_MAX {
             return Err(RpcError::TooLarge(payload.len()));
         }
         match tokio::time::timeout(timeout, self.call_patiently(payload)).await {
@@ -125,7 +135,7 @@ impl RpcClient {
             .send((id, payload))
             .await
             .map_err(|_| RpcError::Lost)?;
-        answered.await.map_err(|_| RpcError::Lost)
+        answered.await.unwrap_or(Err(RpcError::Lost))
     }
 
     /// Whether the lane is lost: every further call fails.
@@ -185,18 +195,22 @@ async fn write_requests(
 
 async fn read_answers(shared: Arc<Shared>, mut reader: LaneReader) {
     while let Ok(Some(mut frame)) = reader.next().await {
-        if frame.len() < ID_BYTES {
+        if frame.len() <= ID_BYTES {
             tracing::warn!(
                 bytes = frame.len(),
-                "an answer without a correlation id ends the lane"
+                "an answer without correlation id and status ends the lane"
             );
             break;
         }
-        let id = frame.get_u64();
+        let (id, status) = (frame.get_u64(), frame.get_u8());
         let mut waiting = shared.waiting.lock();
         // No entry: the caller has given up.
         if let Some(answer) = waiting.as_mut().and_then(|waiting| waiting.remove(&id)) {
-            let _ = answer.send(frame);
+            let _ = answer.send(if status == ANSWERED {
+                Ok(frame)
+            } else {
+                Err(RpcError::Failed)
+            });
         }
     }
     shared.lose();
@@ -218,8 +232,8 @@ pub enum ServeError {
 
 /// Answers the requests of a lane until the caller finishes it. At most `max_concurrent` handlers
 /// run at once, each in a task; beyond that requests wait unread, which holds the caller back.
-/// Handlers are cancelled when the lane ends or this future is dropped. A handler that panics
-/// answers nothing; its caller's timeout tells it.
+/// Handlers are cancelled when the lane ends or this future is dropped. The caller of a handler
+/// that panics is told [`RpcError::Failed`].
 pub async fn serve_rpc<H, F>(
     mut writer: LaneWriter,
     mut reader: LaneReader,
@@ -230,25 +244,24 @@ where
     H: Fn(Bytes) -> F,
     F: Future<Output = Bytes> + Send + 'static,
 {
-    let mut running: JoinSet<(u64, Bytes)> = JoinSet::new();
+    let mut running = Running::default();
     let mut reading = true;
     loop {
         tokio::select! {
-            frame = reader.next(), if reading && running.len() < max_concurrent.max(1) => match frame? {
+            frame = reader.next(), if reading && running.tasks.len() < max_concurrent.max(1) => match frame? {
                 Some(mut frame) if frame.len() >= ID_BYTES => {
                     let id = frame.get_u64();
-                    let answer = handler(frame);
-                    running.spawn(async move { (id, answer.await) });
+                    running.start(id, handler(frame));
                 }
                 Some(frame) => return Err(ServeError::Malformed(frame.len())),
                 None => reading = false,
             },
-            Some(first) = running.join_next() => {
+            Some(first) = running.tasks.join_next_with_id() => {
                 let mut chunks = Chunks::default();
                 let (mut bytes, mut next) = (0, Some(first));
                 while let Some(done) = next {
-                    bytes += push_answer(&mut chunks, done)?;
-                    next = if bytes < BATCH_BYTES { running.try_join_next() } else { None };
+                    bytes += running.answer(done, &mut chunks)?;
+                    next = if bytes < BATCH_BYTES { running.tasks.try_join_next_with_id() } else { None };
                 }
                 writer.write_chunks(chunks).await?;
             }
@@ -260,16 +273,45 @@ where
     }
 }
 
-/// Adds an answer to a batch and returns its size.
-fn push_answer(
-    chunks: &mut Chunks,
-    done: Result<(u64, Bytes), tokio::task::JoinError>,
-) -> Result<usize, LaneWriteError> {
-    match done {
-        Ok((id, answer)) => chunks.push(&id.to_be_bytes(), &answer).map(|()| answer.len()),
-        Err(error) => {
-            tracing::error!(%error, "a handler of requests panicked; its caller gets no answer");
-            Ok(0)
-        }
+/// The handlers at work.
+#[derive(Default)]
+struct Running {
+    tasks: JoinSet<Bytes>,
+    /// Whose answer a task makes; a task that panicked cannot say.
+    ids: HashMap<task::Id, u64>,
+}
+
+impl Running {
+    fn start(&mut self, id: u64, answer: impl Future<Output = Bytes> + Send + 'static) {
+        let task = self.tasks.spawn(answer);
+        self.ids.insert(task.id(), id);
+    }
+
+    /// Adds a finished handler's answer to a batch and returns its size.
+    fn answer(
+        &mut self,
+        done: Result<(task::Id, Bytes), JoinError>,
+        chunks: &mut Chunks,
+    ) -> Result<usize, LaneWriteError> {
+        let (task, answer) = match done {
+            Ok((task, answer)) => (task, Ok(answer)),
+            Err(error) => (error.id(), Err(error.to_string())),
+        };
+        let Some(id) = self.ids.remove(&task) else {
+            return Ok(0);
+        };
+        let answer = match answer {
+            Ok(answer) if answer.len() > RPC_PAYLOAD_BYTES_MAX => Err(format!("{} bytes", answer.len())),
+            answer => answer,
+        };
+        let mut head = [ANSWERED; ID_BYTES + 1];
+        head[..ID_BYTES].copy_from_slice(&id.to_be_bytes());
+        let answer = answer.unwrap_or_else(|reason| {
+            tracing::error!(reason, "a handler of requests panicked or answered too much");
+            head[ID_BYTES] = FAILED;
+            Bytes::new()
+        });
+        chunks.push(&head, &answer)?;
+        Ok(answer.len())
     }
 }

@@ -16,15 +16,14 @@ use throng_protocol::message;
 use crate::link::LinkClosed;
 use crate::quic::QuicLink;
 use crate::settings::{INCOMING_BUFFER, INCOMING_BUFFER_TOTAL, Limits, server_transport};
-use crate::socket::{self, BindError, canonical};
+use crate::socket::{self, BindError, ResetSecret, canonical};
 use crate::tls::{self, Identity, TlsError};
 
 /// A server's certificate chain and key.
 #[derive(Clone)]
 pub struct ServerTls {
     crypto: Arc<QuicServerConfig>,
-    /// Peers of a process before are recognised by it.
-    secret: Arc<[u8]>,
+    secret: ResetSecret,
 }
 
 impl std::fmt::Debug for ServerTls {
@@ -40,7 +39,7 @@ impl ServerTls {
         let crypto = Arc::new(tls::server_config(&identity, &[message::ALPN])?);
         Ok(Self {
             crypto,
-            secret: Arc::from(identity.secret()),
+            secret: identity.reset_secret(),
         })
     }
 
@@ -69,8 +68,7 @@ impl ServerEndpoint {
     /// inside a tokio runtime.
     pub fn bind(addr: SocketAddr, tls: &ServerTls, limits: Limits) -> Result<Self, BindError> {
         let socket = socket::bind(addr)?;
-        let endpoint = socket::endpoint(socket, Some(&tls.secret), Some(tls.config(&limits)))
-            .map_err(|source| BindError::new(addr, source))?;
+        let endpoint = socket::endpoint(socket, Some(&tls.secret), Some(tls.config(&limits)))?;
         Ok(Self {
             endpoint,
             limits,

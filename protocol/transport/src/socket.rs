@@ -62,28 +62,52 @@ pub(crate) fn bind(addr: SocketAddr) -> Result<UdpSocket, BindError> {
 
 /// A socket on a free port of all addresses, IPv6 included where the machine has it.
 pub(crate) fn bind_any() -> Result<UdpSocket, BindError> {
-    let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-    bind(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0)).or_else(|_| bind(v4))
+    bind(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0)).or_else(|_| bind(unspecified()))
 }
 
-/// An endpoint over a socket. With a secret that survives restarts, the peers of the process before
+/// What stateless resets are made of: the same in every process that loads the same key.
+#[derive(Clone)]
+pub(crate) struct ResetSecret(Arc<hmac::Key>);
+
+impl ResetSecret {
+    pub(crate) fn new(private_key: &[u8]) -> Self {
+        let root = hmac::Key::new(hmac::HMAC_SHA256, private_key);
+        let derived = hmac::sign(&root, b"throng stateless reset");
+        Self(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())))
+    }
+
+    /// The key for one address: endpoints that share a private key must not answer for each
+    /// other, or whoever sees a connection's id could have the wrong one end it. (Those that also
+    /// listen on the same address of different machines do; each should have a key of its own.)
+    fn at(&self, addr: SocketAddr) -> hmac::Key {
+        let derived = hmac::sign(&self.0, addr.to_string().as_bytes());
+        hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
+    }
+}
+
+/// An endpoint over a socket. With a secret, the peers of an earlier process at the same address
 /// are told at once that their connections are gone, instead of noticing it by silence.
 pub(crate) fn endpoint(
     socket: UdpSocket,
-    secret: Option<&[u8]>,
+    secret: Option<&ResetSecret>,
     server: Option<quinn::ServerConfig>,
-) -> io::Result<quinn::Endpoint> {
+) -> Result<quinn::Endpoint, BindError> {
+    let addr = socket
+        .local_addr()
+        .map_err(|source| BindError::new(unspecified(), source))?;
     let mut config = match secret {
-        Some(secret) => {
-            let root = hmac::Key::new(hmac::HMAC_SHA256, secret);
-            let derived = hmac::sign(&root, b"throng stateless reset");
-            EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())))
-        }
+        Some(secret) => EndpointConfig::new(Arc::new(secret.at(addr))),
         None => EndpointConfig::default(),
     };
-    // quinn's own generator drops packets of connections of the process before unanswered.
+    // quinn's own generator drops packets of connections of an earlier process unanswered.
     config.cid_generator(|| Box::new(RandomCids));
     quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
+        .map_err(|source| BindError::new(addr, source))
+}
+
+/// Stands for an address in errors where the socket's own is not known.
+pub(crate) fn unspecified() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)
 }
 
 /// The address without the mapping that a dual-stack socket gives IPv4 peers.

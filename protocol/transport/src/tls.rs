@@ -16,6 +16,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::socket::ResetSecret;
+
 /// Why certificates or keys are of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -112,9 +114,9 @@ impl Identity {
         &self.cert_path
     }
 
-    /// A secret that stays the same as long as the key does.
-    pub(crate) fn secret(&self) -> &[u8] {
-        self.key.secret_der()
+    /// A secret that stays the same as long as the key does, and says nothing about it.
+    pub(crate) fn reset_secret(&self) -> ResetSecret {
+        ResetSecret::new(self.key.secret_der())
     }
 
     fn pair_error(&self, error: &rustls::Error) -> TlsError {

@@ -52,7 +52,7 @@ impl ClusterConnection {
         Ok((writer, LaneReader::new(Box::new(recv))))
     }
 
-    /// The next lane the peer opened, with its kind.
+    /// The next lane the peer opened, with its kind. Not cancel-safe: call it from a loop of its own.
     pub async fn accept_lane(&self) -> Result<(u8, LaneWriter, LaneReader), LinkClosed> {
         loop {
             let (send, recv) = self.connection.accept_bi().await?;

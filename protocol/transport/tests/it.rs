@@ -1,0 +1,14 @@
+//! The transport over real sockets of this machine.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
+
+#[path = "it/cluster.rs"]
+mod cluster;
+#[path = "it/link.rs"]
+mod link;
+#[path = "it/pool.rs"]
+mod pool;
+#[path = "it/rpc.rs"]
+mod rpc;
+#[path = "it/support.rs"]
+mod support;
