@@ -7,6 +7,8 @@
 //!
 //! Postcard numbers enum variants by their order: new ones go to the end.
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -299,8 +301,8 @@ pub enum Request {
     Clock,
 }
 
-/// A key that verifies an app's tokens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A key that verifies an app's tokens. Its `Debug` hides the secret.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppKey {
     /// The `kid` of tokens signed with it.
     pub kid: String,
@@ -308,6 +310,12 @@ pub struct AppKey {
     pub algorithm: TokenAlgorithm,
     /// The secret (HS256) or the public key (Ed25519, raw 32 bytes).
     pub material: Bytes,
+}
+
+impl fmt::Debug for AppKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppKey").field("kid", &self.kid).field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
 }
 
 /// Signature algorithms of tokens; fixed per key, so that a token cannot choose.

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use throng_client::Client;
+use throng_client::{ChannelId, Client, GroupId};
 use tokio::task::JoinSet;
 
 use self::audit::{ChannelTruth, Verdict, Watched};
@@ -34,7 +34,7 @@ use self::trace::Trace;
 use super::admin::Admin;
 use super::cluster_file::ClusterFile;
 use super::failure::{Exit, Failure};
-use super::sdk::Sdk;
+use super::sdk::{self, Sdk};
 
 /// Clients that connect or ask at once while the stage is set.
 const SETTING_AT_ONCE: usize = 64;
@@ -132,10 +132,11 @@ async fn play(args: &ReplayArgs, trace: Trace, dir: PathBuf) -> Result<Report, F
     let plan = chaos::Plan::new(&args.chaos, trace.lines.len(), args.seed);
     let habits = observers::habits(args.observers, trace.lines.len(), args.seed);
     let names: Vec<String> = (1..=args.observers).map(|n| format!("observer-{n:03}")).collect();
-    let senders = set(&sdk, &trace, &args.group, &names).await?;
+    let group = sdk::group(&args.group)?;
+    let senders = set(&sdk, &trace, &group, &names).await?;
     let gate = gate::Gate::new(plan.places().first().copied());
     let admin = Admin::connect(&file).await?;
-    let stage = Stage::new(dir, admin, trace, args.group.clone(), args.patience, gate, senders);
+    let stage = Stage::new(dir, admin, trace, group, args.patience, gate, senders);
     let stage = Arc::new(stage);
 
     let mut watching = watch(&stage, &sdk, &names, &habits, record.as_ref()).await?;
@@ -156,21 +157,21 @@ async fn play(args: &ReplayArgs, trace: Trace, dir: PathBuf) -> Result<Report, F
     let mut report = summary(args, &stage, &seen, &ack_times);
     report.chaos = chaos;
     for client in stage.senders.values() {
-        report.resumes += client.resumes();
-        client.close().await;
+        report.resumes += sdk::resumes(client);
     }
+    stream::iter(stage.senders.values()).for_each_concurrent(SETTING_AT_ONCE, Client::close).await;
     Ok(report)
 }
 
 /// Connects everybody, makes the group and its channels, and makes everybody a member.
-async fn set(sdk: &Sdk, trace: &Trace, group: &str, observers: &[String]) -> Result<BTreeMap<String, Client>, Failure> {
+async fn set(sdk: &Sdk, trace: &Trace, group: &GroupId, observers: &[String]) -> Result<BTreeMap<String, Client>, Failure> {
     let users = trace.users();
     let connect = |user: String| async move { Ok((user.clone(), sdk.connect(&user, "replay").await?)) };
     let clients: BTreeMap<String, Client> =
         stream::iter(users).map(connect).buffer_unordered(SETTING_AT_ONCE).try_collect().await?;
     let Some(founder) = clients.values().next() else { return Ok(clients) };
-    let refused = |what: &str, error: &dyn std::fmt::Display| Failure::new(format!("{what}: {error}"), group.to_owned(), "look into the edge's log");
-    sdk.found(founder, group).await?;
+    let refused = |what: &str, error: &throng_client::RequestError| sdk::refused(what, group.as_str(), error);
+    sdk::found(founder, group).await?;
     for channel in trace.channels() {
         founder.create_channel(group, &channel).await.map_err(|error| refused("a channel cannot be made", &error))?;
     }
@@ -224,7 +225,7 @@ async fn watch(
 }
 
 /// The last position of every channel, from the acks.
-fn heads(stage: &Stage) -> BTreeMap<String, u64> {
+fn heads(stage: &Stage) -> BTreeMap<ChannelId, u64> {
     let mut heads = BTreeMap::new();
     for (place, line) in stage.trace.lines.iter().enumerate() {
         if let Some(ack) = stage.ack(place) {

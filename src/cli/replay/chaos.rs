@@ -174,9 +174,21 @@ async fn strike(stage: &Stage, kind: Kind, random: &mut StdRng) -> Result<bool, 
             let cores: Vec<&NodeRecord> = file.cores().map(|(_, node)| node).collect();
             kill(&cores)
         }
-        Kind::ClientDrop => Ok(stage.sender_in_flight(random).map(|client| client.drop_connection()).is_some()),
-        Kind::ClientRebind => Ok(stage.sender_in_flight(random).map(|client| client.rebind()).is_some()),
-        Kind::ClientFreeze => Ok(stage.sender_in_flight(random).map(|client| client.pause_reading(FREEZE)).is_some()),
+        Kind::ClientDrop => match stage.sender_in_flight(random) {
+            Some(client) => Ok(client.drop_connection().await.is_some()),
+            None => Ok(false),
+        },
+        Kind::ClientRebind => match stage.sender_in_flight(random) {
+            Some(client) => Ok(client.rebind().await.is_ok()),
+            None => Ok(false),
+        },
+        Kind::ClientFreeze => match stage.sender_in_flight(random).cloned() {
+            Some(client) => {
+                tokio::spawn(async move { client.pause_reading(FREEZE).await });
+                Ok(true)
+            }
+            None => Ok(false),
+        },
     }
 }
 

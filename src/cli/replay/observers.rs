@@ -10,8 +10,7 @@ use futures_util::stream::SelectAll;
 use hdrhistogram::Histogram;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use throng_client::{Client, Delivery, From, Subscription};
-use throng_protocol::ids::Position;
+use throng_client::{ChannelId, Client, Delivery, From, Position, Subscription};
 use tokio::time::Instant;
 
 use super::audit::{Delivered, Watched};
@@ -19,7 +18,7 @@ use super::record::{DeliveryLine, JoinLine, Record, hash, now_us, write_line};
 use super::senders::histogram;
 use super::stage::Stage;
 use crate::cli::failure::Failure;
-use crate::cli::sdk::Sdk;
+use crate::cli::sdk::{self, Sdk};
 
 /// How an observer behaves. Places are counts of answered messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +50,7 @@ pub fn habits(observers: usize, messages: usize, seed: u64) -> Vec<Habit> {
 #[derive(Debug)]
 pub struct Seen {
     /// By channel.
-    pub channels: BTreeMap<String, Watched>,
+    pub channels: BTreeMap<ChannelId, Watched>,
     /// How often a connection was replaced and its session resumed.
     pub resumes: u64,
     /// First attempt to delivery in microseconds, while it was there the whole time.
@@ -104,7 +103,7 @@ pub async fn watch(
             _ => None,
         };
         let positions = observer.drink(subscriptions, leave_at).await?;
-        observer.seen.resumes += client.resumes();
+        observer.seen.resumes += sdk::resumes(&client);
         client.close().await;
         match (habit, positions) {
             (Habit::ComesAndGoes(_, back), Some(positions)) => {
@@ -121,7 +120,7 @@ pub async fn watch(
     Ok(observer.seen)
 }
 
-type Positions = BTreeMap<String, Position>;
+type Positions = BTreeMap<ChannelId, Position>;
 
 impl Observer {
     async fn subscribe(&mut self, client: &Client, from: Option<&Positions>) -> Result<SelectAll<Subscription>, Failure> {
@@ -132,13 +131,13 @@ impl Observer {
                 None => From::Head,
             };
             let subscription = client.subscribe(&self.stage.group, &channel, start).await.map_err(|error| {
-                Failure::new(format!("{} cannot subscribe: {error}", self.name), channel.clone(), "look into the edge's log")
+                sdk::refused(&format!("{} cannot subscribe", self.name), channel.as_str(), &error)
             })?;
             if !self.seen.channels.contains_key(&channel) {
                 let from_seq = subscription.start().seq.0;
                 self.seen.channels.insert(channel.clone(), Watched { from_seq, delivered: Vec::new() });
                 if let Some((record, _)) = &self.record {
-                    record.join(&JoinLine { client: &self.name, ch: &channel, from_seq })?;
+                    record.join(&JoinLine { client: &self.name, ch: channel.as_str(), from_seq })?;
                 }
             }
             all.push(subscription);
@@ -176,7 +175,7 @@ impl Observer {
             };
             tokio::select! {
                 biased;
-                () = leaving => return Ok(Some(all.iter().map(|one| (one.channel().to_string(), one.position())).collect())),
+                () = leaving => return Ok(Some(all.iter().map(|one| (one.channel().clone(), one.position())).collect())),
                 delivery = all.next() => match delivery {
                     Some(delivery) => self.take(&delivery)?,
                     None => return Err(Failure::new(format!("{}'s session ended", self.name), "replay", "look into the edge's log")),
@@ -187,8 +186,8 @@ impl Observer {
         }
     }
 
-    fn behind(&self, heads: &BTreeMap<String, u64>) -> u64 {
-        let is_behind = |(channel, watched): (&String, &Watched)| {
+    fn behind(&self, heads: &BTreeMap<ChannelId, u64>) -> u64 {
+        let is_behind = |(channel, watched): (&ChannelId, &Watched)| {
             let last = watched.delivered.last().map_or(watched.from_seq, |delivery| delivery.seq);
             heads.get(channel).is_some_and(|head| last < *head)
         };
@@ -196,11 +195,11 @@ impl Observer {
     }
 
     fn take(&mut self, delivery: &Delivery) -> Result<(), Failure> {
-        let channel = delivery.channel.as_str();
+        let channel = &delivery.channel;
         let place = self.place_of.get(&delivery.client_message_id.0).copied();
         let line = place.map(|place| &self.stage.trace.lines[place]);
         let intact = line.is_some_and(|line| {
-            line.u == delivery.sender.as_str() && line.ch == channel && line.body() == delivery.body
+            line.u == delivery.sender.as_str() && line.ch == *channel && line.body() == delivery.body
         });
         if let (Some(place), Habit::Stays) = (place, self.habit)
             && let Some(took) = self.stage.elapsed_us(place)
@@ -216,8 +215,8 @@ impl Observer {
             client: &self.name,
             device: &self.device,
             edge: &delivery.edge,
-            conn: delivery.conn,
-            ch: channel,
+            conn: u64::from(delivery.connection),
+            ch: channel.as_str(),
             seq: delivery.seq.0,
             prev: delivery.prev.0,
             ts: delivery.ts.0,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
+use throng_client::ClientMessageId;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -80,7 +81,7 @@ async fn send(stage: &Stage, place: usize, record: Option<&Record>) -> Result<Op
     let line = &stage.trace.lines[place];
     let Some(client) = stage.senders.get(&line.u) else { return Ok(None) };
     stage.start(place);
-    let sent = client.send_with_id(&stage.group, &line.ch, line.n, Bytes::from(line.body())).await;
+    let sent = client.send_with_id(&stage.group, &line.ch, ClientMessageId(line.n), Bytes::from(line.body())).await;
     let ack = match sent {
         Ok(ack) => ack,
         Err(error) => {
@@ -94,7 +95,7 @@ async fn send(stage: &Stage, place: usize, record: Option<&Record>) -> Result<Op
         record.send(&SendLine {
             client_id: line.n,
             sender: &line.u,
-            ch: &line.ch,
+            ch: line.ch.as_str(),
             seq: ack.seq.0,
             ts: ack.ts.0,
             id: &ack.id.to_string(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom;
-use throng_client::Client;
+use throng_client::{ChannelId, Client, GroupId};
 use tokio::sync::{SetOnce, watch};
 use tokio::time::Instant;
 
@@ -28,7 +28,7 @@ pub struct Stage {
     /// The trace.
     pub trace: Trace,
     /// The group it is played into.
-    pub group: String,
+    pub group: GroupId,
     /// How long anything may take before it is given up.
     pub patience: Duration,
     /// How far senders may go.
@@ -44,7 +44,7 @@ pub struct Stage {
     inflight: Mutex<BTreeSet<usize>>,
     answered: watch::Sender<usize>,
     /// Last position of every channel, once everything is acked.
-    finish: watch::Sender<Option<Arc<BTreeMap<String, u64>>>>,
+    finish: watch::Sender<Option<Arc<BTreeMap<ChannelId, u64>>>>,
 }
 
 impl Stage {
@@ -53,7 +53,7 @@ impl Stage {
         dir: PathBuf,
         admin: Admin,
         trace: Trace,
-        group: String,
+        group: GroupId,
         patience: Duration,
         gate: Gate,
         senders: BTreeMap<String, Client>,
@@ -137,12 +137,12 @@ impl Stage {
     }
 
     /// Everything is acked: observers wait for what is missing up to these positions, and end.
-    pub fn finish(&self, heads: BTreeMap<String, u64>) {
+    pub fn finish(&self, heads: BTreeMap<ChannelId, u64>) {
         self.finish.send_replace(Some(Arc::new(heads)));
     }
 
     /// The final positions, once they are known.
-    pub fn finished(&self) -> watch::Receiver<Option<Arc<BTreeMap<String, u64>>>> {
+    pub fn finished(&self) -> watch::Receiver<Option<Arc<BTreeMap<ChannelId, u64>>>> {
         self.finish.subscribe()
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
+use throng_client::ChannelId;
 
 use crate::cli::failure::Failure;
 
@@ -16,7 +17,7 @@ pub struct Line {
     /// Position in the trace; the message's `client_id`.
     pub n: u64,
     /// The channel.
-    pub ch: String,
+    pub ch: ChannelId,
     /// The sender.
     pub u: String,
     /// Length of the body in bytes.
@@ -67,7 +68,7 @@ impl Trace {
         let mut place_of: BTreeMap<u64, usize> = BTreeMap::new();
         let (mut previous, mut quoted) = (Vec::with_capacity(lines.len()), Vec::with_capacity(lines.len()));
         for (place, line) in lines.iter().enumerate() {
-            previous.push(last.insert((&line.u, &line.ch), place));
+            previous.push(last.insert((&line.u, line.ch.as_str()), place));
             // Only earlier messages of the part that is played can be waited for.
             quoted.push(line.q.and_then(|q| place_of.get(&q).copied()));
             place_of.insert(line.n, place);
@@ -76,8 +77,8 @@ impl Trace {
     }
 
     /// The channels, sorted.
-    pub fn channels(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.lines.iter().map(|line| line.ch.clone()).collect();
+    pub fn channels(&self) -> Vec<ChannelId> {
+        let mut names: Vec<ChannelId> = self.lines.iter().map(|line| line.ch.clone()).collect();
         names.sort();
         names.dedup();
         names
@@ -105,7 +106,7 @@ mod tests {
     use super::*;
 
     fn line(n: u64, ch: &str, u: &str, q: Option<u64>) -> Line {
-        Line { n, ch: ch.to_owned(), u: u.to_owned(), len: 5, q }
+        Line { n, ch: ChannelId::new(ch).expect("valid"), u: u.to_owned(), len: 5, q }
     }
 
     #[test]
@@ -118,7 +119,7 @@ mod tests {
         ]);
         assert_eq!(trace.previous, [None, None, None, Some(0)]);
         assert_eq!(trace.quoted, [None, Some(0), None, Some(2)]);
-        assert_eq!(trace.channels(), ["a", "b"]);
+        assert_eq!(trace.channels().iter().map(ChannelId::as_str).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(trace.users(), ["ann", "bob"]);
     }
 

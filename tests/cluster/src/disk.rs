@@ -36,13 +36,19 @@ impl Disk {
     /// Switches in a folder, both off.
     pub fn new(library: &Path, folder: &Path, name: &str) -> Self {
         let file = |what: &str| folder.join(format!("{name}.{what}"));
-        Self { library: library.to_owned(), hold: file("hold"), full: file("full") }
+        Self {
+            library: library.to_owned(),
+            hold: file("hold"),
+            full: file("full"),
+        }
     }
 
     /// Puts a command under this disk.
     pub fn preload(&self, command: &mut Command) {
         command.env("LD_PRELOAD", &self.library);
-        command.env("THRONG_DISK_HOLD", &self.hold).env("THRONG_DISK_FULL", &self.full);
+        command
+            .env("THRONG_DISK_HOLD", &self.hold)
+            .env("THRONG_DISK_FULL", &self.full);
     }
 
     /// Every sync waits from now on.

@@ -32,8 +32,16 @@ impl Nodes {
     pub fn start(binary: &Binary, dir: &Path, edges: usize, disks: &[Disk]) -> Result<Self> {
         let mut text = [example(binary, "core")?, example(binary, "gateway")?];
         let ports = free_ports(3 + 3 + 2 + 2)?;
-        let used = ["127.0.0.1:7101", "127.0.0.1:7102", "127.0.0.1:7103", "127.0.0.1:7201", "127.0.0.1:7202"];
-        let used = used.into_iter().chain(["127.0.0.1:7203", "127.0.0.1:7443", "127.0.0.1:7444"]);
+        let used = [
+            "127.0.0.1:7101",
+            "127.0.0.1:7102",
+            "127.0.0.1:7103",
+            "127.0.0.1:7201",
+            "127.0.0.1:7202",
+        ];
+        let used = used
+            .into_iter()
+            .chain(["127.0.0.1:7203", "127.0.0.1:7443", "127.0.0.1:7444"]);
         for (example, port) in used.chain(["127.0.0.1:7301", "127.0.0.1:7302"]).zip(&ports) {
             text = text.map(|text| text.replace(example, &port.to_string()));
         }
@@ -42,7 +50,12 @@ impl Nodes {
         for (name, text) in ["core.toml", "gateway.toml"].into_iter().zip(&text) {
             fs::write(dir.join(name), text).context("writing a configuration")?;
         }
-        let mut nodes = Self { cores: Vec::new(), edges: Vec::new(), binary: binary.clone(), dir: dir.to_owned() };
+        let mut nodes = Self {
+            cores: Vec::new(),
+            edges: Vec::new(),
+            binary: binary.clone(),
+            dir: dir.to_owned(),
+        };
         for id in 1..=3 {
             let core = nodes.spawn_core(id, disks.get(id - 1))?;
             nodes.cores.push(core);
@@ -70,7 +83,10 @@ impl Nodes {
 
     fn command(&self, kind: &str, id: usize, disk: Option<&Disk>) -> Result<Running> {
         let mut command = Command::new(self.binary.path());
-        command.arg(kind).arg("--config").arg(self.dir.join(format!("{kind}.toml")));
+        command
+            .arg(kind)
+            .arg("--config")
+            .arg(self.dir.join(format!("{kind}.toml")));
         command.args(["--id", &id.to_string()]);
         if let Some(disk) = disk {
             disk.preload(&mut command);
@@ -79,7 +95,12 @@ impl Nodes {
     }
 
     fn adopt(&self, cores: &[SocketAddr], edges: &[SocketAddr], data: &str) -> Result<()> {
-        let mut args = vec!["ctl".to_owned(), "adopt".to_owned(), "--cluster".to_owned(), self.cluster().display().to_string()];
+        let mut args = vec![
+            "ctl".to_owned(),
+            "adopt".to_owned(),
+            "--cluster".to_owned(),
+            self.cluster().display().to_string(),
+        ];
         args.extend(["--tls".to_owned(), format!("{data}/tls")]);
         for (place, core) in cores.iter().enumerate() {
             args.extend(["--core".to_owned(), format!("{}={core}", place + 1)]);
@@ -88,7 +109,11 @@ impl Nodes {
             args.extend(["--edge".to_owned(), edge.to_string()]);
         }
         let output = self.binary.run(&args)?;
-        ensure!(output.status.success(), "adopting failed: {}", String::from_utf8_lossy(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "adopting failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         Ok(())
     }
 }

@@ -54,7 +54,11 @@ pub struct Running {
 impl Running {
     /// Starts a command with pipes for stdin and stdout.
     pub fn start(command: &mut Command) -> Result<Self> {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("starting")?;
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting")?;
         let stdout = child.stdout.take().ok_or_else(|| anyhow!("no stdout"))?;
         let (sender, lines) = sync_channel(LINES_KEPT);
         std::thread::spawn(move || {
@@ -64,7 +68,11 @@ impl Running {
                 }
             }
         });
-        Ok(Self { _stdin: child.stdin.take(), child, lines })
+        Ok(Self {
+            _stdin: child.stdin.take(),
+            child,
+            lines,
+        })
     }
 
     /// Its process id.
@@ -76,11 +84,16 @@ impl Running {
     pub fn wait_for_line(&mut self, start: &str, patience: Duration) -> Result<String> {
         let deadline = Instant::now() + patience;
         loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self
+                .lines
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
                 Ok(line) if line.starts_with(start) => return Ok(line),
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => bail!("no line `{start}…` within {patience:?}"),
-                Err(RecvTimeoutError::Disconnected) => bail!("ended before a line `{start}…`: {:?}", self.child.wait()?),
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!("ended before a line `{start}…`: {:?}", self.child.wait()?)
+                }
             }
         }
     }
@@ -102,7 +115,10 @@ impl Running {
         let deadline = Instant::now() + patience;
         // Its stdout closes when it ends: that is the event waited for.
         loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self
+                .lines
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
                 Ok(_) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.child.wait().context("waiting"),
                 Err(RecvTimeoutError::Timeout) => bail!("still running after {patience:?}"),
@@ -115,7 +131,10 @@ impl Running {
         let deadline = Instant::now() + patience;
         let mut text = String::new();
         loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self
+                .lines
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
                 Ok(line) => text = text + &line + "\n",
                 Err(RecvTimeoutError::Disconnected) => return Ok((self.child.wait()?, text)),
                 Err(RecvTimeoutError::Timeout) => bail!("still running after {patience:?}; it said:\n{text}"),

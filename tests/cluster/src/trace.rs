@@ -14,8 +14,16 @@ pub fn write(path: &Path, messages: u64, seed: u64) -> Result<()> {
     for n in 0..messages {
         let channel = random.random_range(0..6u8);
         let user = random.random_range(0..40u8);
-        let len = if n % 97 == 0 { random.random_range(4_000..20_000) } else { random.random_range(1..400) };
-        write!(text, "{{\"n\":{n},\"t\":{},\"ch\":\"channel-{channel}\",\"topic\":0,\"u\":\"u{user:05}\",\"len\":{len}", 1_700_000_000 + n)?;
+        let len = if n % 97 == 0 {
+            random.random_range(4_000..20_000)
+        } else {
+            random.random_range(1..400)
+        };
+        write!(
+            text,
+            "{{\"n\":{n},\"t\":{},\"ch\":\"channel-{channel}\",\"topic\":0,\"u\":\"u{user:05}\",\"len\":{len}",
+            1_700_000_000 + n
+        )?;
         if n > 10 && n % 9 == 0 {
             write!(text, ",\"q\":{}", random.random_range(0..n))?;
         }
