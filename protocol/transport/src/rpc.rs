@@ -69,12 +69,15 @@ impl fmt::Debug for RpcClient {
     }
 }
 
+/// Who waits for which answer.
+type Waiting = HashMap<u64, oneshot::Sender<Result<Bytes, RpcError>>>;
+
 struct Shared {
     queue: mpsc::Sender<(u64, Bytes)>,
     permits: Semaphore,
     next: AtomicU64,
     /// `None` once the lane is lost.
-    waiting: Mutex<Option<HashMap<u64, oneshot::Sender<Result<Bytes, RpcError>>>>>,
+    waiting: Mutex<Option<Waiting>>,
 }
 
 impl Shared {
