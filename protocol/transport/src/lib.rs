@@ -1,8 +1,8 @@
 //! QUIC and TLS under the throng protocol: endpoints, links, streams, framing, RPC between nodes.
 //!
-//! The only home of quinn, rustls, rcgen and tokio-util's codecs: no type of theirs is part of this
-//! crate's API, so that the carrier can be exchanged. It moves bytes and knows who is at the other
-//! end. It refuses to know messages, sessions, shards and retries of requests.
+//! The only home of quinn, rustls and rcgen: no signature names a type of theirs, so that the carrier
+//! can be exchanged. It moves bytes and knows who is at the other end. It refuses to know messages,
+//! sessions, shards and retries of requests.
 //!
 //! ```text
 //!   clients ──► ClientEndpoint ══ throng/1 ══► ServerEndpoint ──► QuicLink: Link
