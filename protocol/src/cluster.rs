@@ -35,7 +35,8 @@ pub const FEED_LANE: u8 = 2;
 /// First lane kind that core nodes use among themselves only.
 pub const CORE_LANES: u8 = 16;
 
-/// First message on every lane, in both directions; the connection is closed when no version is common.
+/// First message of a connection, in both directions, on a lane of its own; the connection is closed when
+/// no version is common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterHello {
     /// The versions the sender speaks.

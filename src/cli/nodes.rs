@@ -11,6 +11,7 @@ use throng_gateway::{
 };
 use throng_protocol::cluster::PeerId;
 use throng_protocol::ids::{EdgeId, NodeId};
+use tokio::time::Instant;
 
 use super::config::{CORE_EXAMPLE, CoreFile, GATEWAY_EXAMPLE, GatewayFile, NodeEntry, Overlay, load};
 use super::failure::{Exit, Failure};
@@ -19,6 +20,16 @@ use super::tls;
 
 /// How long a drain may take; a second signal ends it at once.
 const DRAIN: Duration = Duration::from_secs(8);
+
+/// The same under `up`, which drains edges and core nodes one after the other.
+const DRAIN_SUPERVISED: Duration = Duration::from_secs(3);
+
+/// How long a supervised node waits for what its predecessor held: after a `kill -9` of `up` the old
+/// processes end by themselves, a moment later.
+const PREDECESSOR: Duration = Duration::from_secs(5);
+
+/// Between two attempts to take over.
+const TAKE_OVER_PAUSE: Duration = Duration::from_millis(50);
 
 /// The arguments of both.
 #[derive(Debug, Clone, clap::Args)]
@@ -46,6 +57,14 @@ impl NodeArgs {
         }
         load(&self.config, example, &overlay)
     }
+
+    fn take_over(&self) -> Duration {
+        if self.supervised { PREDECESSOR } else { Duration::ZERO }
+    }
+
+    fn drain(&self) -> Duration {
+        if self.supervised { DRAIN_SUPERVISED } else { DRAIN }
+    }
 }
 
 /// Runs a core node.
@@ -53,14 +72,23 @@ pub async fn core(args: NodeArgs) -> Result<Exit, Failure> {
     let mut signals = Signals::listen(args.supervised)?;
     let file: CoreFile = args.load("THRONG_CORE", CORE_EXAMPLE)?;
     let config = core_config(&file)?;
-    let node = CoreNode::start(config).await.map_err(|error| core_failure(&error))?;
+    let until = Instant::now() + args.take_over();
+    let node = loop {
+        match CoreNode::start(config.clone()).await {
+            Ok(node) => break node,
+            Err(CoreError::Locked { .. } | CoreError::AddressInUse { .. }) if Instant::now() < until => {
+                tokio::time::sleep(TAKE_OVER_PAUSE).await;
+            }
+            Err(error) => return Err(core_failure(&error)),
+        }
+    };
     say_ready();
     tokio::select! {
         () = signals.next() => {}
         () = node.wait() => {}
     }
     tokio::select! {
-        () = node.drain(DRAIN) => {}
+        () = node.drain(args.drain()) => {}
         () = signals.next() => {}
     }
     Ok(Exit::Holds)
@@ -71,11 +99,20 @@ pub async fn gateway(args: NodeArgs) -> Result<Exit, Failure> {
     let mut signals = Signals::listen(args.supervised)?;
     let file: GatewayFile = args.load("THRONG_GATEWAY", GATEWAY_EXAMPLE)?;
     let config = gateway_config(&file)?;
-    let gateway = Gateway::start(config).await.map_err(|error| gateway_failure(&error))?;
+    let until = Instant::now() + args.take_over();
+    let gateway = loop {
+        match Gateway::start(config.clone()).await {
+            Ok(gateway) => break gateway,
+            Err(GatewayError::AddressInUse { .. }) if Instant::now() < until => {
+                tokio::time::sleep(TAKE_OVER_PAUSE).await;
+            }
+            Err(error) => return Err(gateway_failure(&error)),
+        }
+    };
     say_ready();
     signals.next().await;
     tokio::select! {
-        () = gateway.drain(DRAIN) => {}
+        () = gateway.drain(args.drain()) => {}
         () = signals.next() => {}
     }
     Ok(Exit::Holds)
