@@ -66,20 +66,20 @@ fn generate(schema: &Path, name: &str) -> Option<String> {
         .args([&out, schema])
         .current_dir(tree::root())
         .output()
-        .unwrap();
+        .expect("cargo runs");
     assert!(
         output.status.success(),
         "flatc: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    Some(std::fs::read_to_string(out.join("client_generated.rs")).unwrap())
+    Some(std::fs::read_to_string(out.join("client_generated.rs")).expect("flatc wrote it"))
 }
 
 /// The target folder of the workspace, where cargo put this test's scratch folder.
 fn target() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
         .parent()
-        .unwrap()
+        .expect("cargo puts it into the target folder")
         .to_path_buf()
 }
 
@@ -87,6 +87,6 @@ fn scratch(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join("generated")
         .join(name);
-    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::create_dir_all(&folder).expect("the scratch folder is ours");
     folder
 }

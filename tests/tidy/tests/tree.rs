@@ -104,21 +104,21 @@ fn licences_of_dependencies_are_on_the_list() {
 }
 
 fn files() -> Tree {
-    Tree::read().unwrap()
+    Tree::read().expect("the checkout is readable")
 }
 
 fn packages() -> Vec<manifest::Manifest> {
-    manifest::packages(&files()).unwrap()
+    manifest::packages(&files()).expect("manifests are TOML")
 }
 
 fn command(command: &mut Command) -> String {
-    let output = command.output().unwrap();
+    let output = command.output().expect("cargo runs");
     assert!(
         output.status.success(),
         "{command:?}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    String::from_utf8(output.stdout).unwrap()
+    String::from_utf8(output.stdout).expect("cargo writes UTF-8")
 }
 
 fn none(found: Vec<Finding>) {
