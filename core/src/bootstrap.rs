@@ -24,9 +24,10 @@ const FIRST_KEY: u32 = 1;
 /// Pause before a step that failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// Forms a shard's group if this node is the one to do it: of all voters, the lowest id.
+/// Forms a shard's group if this node is the one to do it: the first voter of the map, which differs
+/// from shard to shard, so that leadership begins spread over the nodes.
 pub(crate) async fn form(me: NodeId, replica: Arc<Replica>) {
-    if replica.voters().iter().min() != Some(&me) {
+    if replica.voters().first() != Some(&me) {
         return;
     }
     // Fails only when the group has stopped, and then for good.

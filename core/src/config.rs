@@ -4,10 +4,18 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use throng_protocol::ids::NodeId;
 use throng_protocol::placement::{ClusterMap, NodeInfo};
+use throng_raft_store::ShardTiming;
+use throng_raft_store::heed_store::MAP_BYTES;
+
+const MIB: usize = 1024 * 1024;
+
+/// Smallest store: below it not even an empty cluster fits.
+const STORE_MIB_MIN: usize = 4;
 
 /// The settings of a core node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +46,33 @@ pub struct CoreConfig {
     /// Timings of elections.
     #[serde(default)]
     pub timings: Timings,
+    /// Bounds of what is kept on disk.
+    #[serde(default)]
+    pub storage: Storage,
+}
+
+/// Bounds of what a node keeps on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    /// Mebibytes to which the store may grow; when it is full, the node stops serving. The default
+    /// of 1 TiB is address space, not disk.
+    pub mib_max: usize,
+    /// Log entries of a shard between snapshots.
+    pub snapshot_every: u64,
+    /// Log entries of a shard kept behind a snapshot, for replicas that are a little late.
+    pub log_keep: u64,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        let timing = ShardTiming::default();
+        Self {
+            mib_max: MAP_BYTES / MIB,
+            snapshot_every: timing.snapshot_every,
+            log_keep: timing.log_keep,
+        }
+    }
 }
 
 /// Certificate files of a node, PEM.
@@ -108,6 +143,22 @@ impl Default for Timings {
 }
 
 impl CoreConfig {
+    /// Bytes to which the store may grow.
+    pub(crate) fn store_bytes_max(&self) -> usize {
+        self.storage.mib_max.saturating_mul(MIB)
+    }
+
+    /// When a shard's group elects and snapshots.
+    pub(crate) fn shard_timing(&self) -> ShardTiming {
+        ShardTiming {
+            heartbeat: Duration::from_millis(self.timings.heartbeat_ms),
+            election_min: Duration::from_millis(self.timings.election_min_ms),
+            election_max: Duration::from_millis(self.timings.election_max_ms),
+            snapshot_every: self.storage.snapshot_every,
+            log_keep: self.storage.log_keep,
+        }
+    }
+
     /// The address others reach this node at.
     pub fn address(&self) -> String {
         self.advertise.clone().unwrap_or_else(|| self.listen.to_string())
@@ -156,6 +207,24 @@ impl CoreConfig {
         if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(format!("two peers have the id {}", pair[0]));
         }
+        let nodes = ids.iter().filter(|id| **id != self.id).count() + 1;
+        if nodes > replicas {
+            // A node without a replica of the meta shard would know neither map nor keys.
+            return Err(format!(
+                "{nodes} nodes with shards.replicas = {replicas}: so far every node holds every shard; \
+                 set shards.replicas to {nodes} or leave peers out"
+            ));
+        }
+        let Storage {
+            mib_max,
+            snapshot_every,
+            ..
+        } = self.storage;
+        if mib_max < STORE_MIB_MIN || mib_max > usize::MAX / MIB || snapshot_every == 0 {
+            return Err(format!(
+                "storage.mib_max is {STORE_MIB_MIN} or more, and storage.snapshot_every 1 or more"
+            ));
+        }
         let Timings {
             heartbeat_ms,
             election_min_ms,
@@ -201,6 +270,7 @@ mod tests {
                 .collect(),
             shards: InitialShards::default(),
             timings: Timings::default(),
+            storage: Storage::default(),
         }
     }
 
@@ -221,6 +291,8 @@ mod tests {
         let mut open = config(1, &[]);
         open.observe = Some(([0, 0, 0, 0], 9000).into());
         assert!(open.check().unwrap_err().contains("loopback"));
+        let many = config(1, &[2, 3, 4]);
+        assert!(many.check().unwrap_err().contains("replicas"));
         let mut slow = config(1, &[]);
         slow.timings.heartbeat_ms = 600;
         assert!(slow.check().unwrap_err().contains("ascend"));

@@ -9,4 +9,4 @@ mod lane;
 mod registry;
 
 pub(crate) use lane::serve;
-pub(crate) use registry::{FeedRegistry, LaneWaker};
+pub(crate) use registry::FeedRegistry;

@@ -33,6 +33,6 @@ mod raft;
 mod replica;
 
 pub use clock::{Clock, SharedClock, SystemClock};
-pub use config::{CoreConfig, InitialShards, PeerConfig, Timings, TlsFiles};
+pub use config::{CoreConfig, InitialShards, PeerConfig, Storage, Timings, TlsFiles};
 pub use error::CoreError;
 pub use node::CoreNode;

@@ -9,7 +9,7 @@ use throng_protocol::cluster::{NodeStatus, PeerId};
 use throng_protocol::code::{CLOSE_NORMAL, Code};
 use throng_protocol::ids::{NodeId, ShardId};
 use throng_protocol::placement::{ClusterMap, META_SHARD, Plane, ShardInfo};
-use throng_raft_store::{NodeStore, Shard, ShardTiming, StoreOptions};
+use throng_raft_store::{NodeStore, Shard, StoreOptions};
 use throng_transport::{ClusterEndpoint, ClusterPool, ClusterTls};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -35,6 +35,9 @@ use crate::{bootstrap, clocks, observe};
 
 /// The folder of the store inside a node's data folder.
 const STORE_FOLDER: &str = "store";
+
+/// How long another node may take to become the leader in a transfer.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long peers may take to hear of the end of this node.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -142,6 +145,18 @@ impl CoreNode {
         for replica in self.core.replicas() {
             let mut leadership = replica.handle().watch_leadership();
             let _ = leadership.wait_for(|now| now.leader.is_some()).await;
+        }
+    }
+
+    /// Hands a shard that this node leads to another voter, and waits until it has let go.
+    pub async fn transfer_leader(&self, shard: ShardId, to: NodeId) -> Result<(), String> {
+        let replica = self.core.replicas.get(&shard).ok_or_else(|| format!("shard {shard} is not here"))?;
+        replica.handle().transfer_leader(to).await?;
+        let mut leadership = replica.handle().watch_leadership();
+        let gone = tokio::time::timeout(TRANSFER_TIMEOUT, leadership.wait_for(|now| !now.leads)).await;
+        match gone {
+            Ok(_) => Ok(()),
+            Err(_) => Err(format!("node {to} did not take shard {shard} over")),
         }
     }
 
@@ -277,14 +292,7 @@ impl Parts {
             state_machine,
             reader,
         } = opened.shard;
-        let timings = self.config.timings;
-        let timing = ShardTiming {
-            heartbeat: Duration::from_millis(timings.heartbeat_ms),
-            election_min: Duration::from_millis(timings.election_min_ms),
-            election_max: Duration::from_millis(timings.election_max_ms),
-            ..ShardTiming::default()
-        };
-        let me = self.config.id;
+        let (me, timing) = (self.config.id, self.config.shard_timing());
         let network = NetworkFactory::new(info.id, me, Arc::clone(&self.peers));
         let handle = ShardHandle::start(info.id, me, timing, network, log, state_machine).await;
         let handle = handle.map_err(|error| self.shard_error(info.id, error))?;
@@ -371,8 +379,10 @@ fn load_tls(config: &CoreConfig) -> Result<ClusterTls, CoreError> {
 
 async fn open_store(config: &CoreConfig) -> Result<NodeStore, CoreError> {
     let folder = config.data.join(STORE_FOLDER);
-    let opening =
-        tokio::task::spawn_blocking(move || NodeStore::open(&folder, &StoreOptions::default())).await;
+    let options = StoreOptions {
+        map_bytes: config.store_bytes_max(),
+    };
+    let opening = tokio::task::spawn_blocking(move || NodeStore::open(&folder, &options)).await;
     match opening {
         Ok(opened) => opened.map_err(|error| CoreError::store(&config.data, error)),
         Err(error) => Err(CoreError::Store {

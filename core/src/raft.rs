@@ -16,7 +16,7 @@ mod network;
 mod server;
 mod wire;
 
-pub(crate) use handle::{Leadership, ProposeError, ShardHandle};
+pub(crate) use handle::{ProposeError, ShardHandle};
 pub(crate) use network::NetworkFactory;
 pub(crate) use server::RaftServer;
 pub(crate) use wire::is_raft_lane;

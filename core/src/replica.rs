@@ -101,14 +101,6 @@ impl Replica {
         self.leasing.lock().await
     }
 
-    /// For who asks the wrong node.
-    pub fn not_leader(&self) -> Refusal {
-        let leader = self.handle.leadership().leader;
-        Refusal::NotLeader {
-            leader: leader.filter(|_| !self.handle.leadership().leads),
-        }
-    }
-
     /// Why the replica has stopped, if it has.
     pub fn failure(&self) -> Option<String> {
         self.failed

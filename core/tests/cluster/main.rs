@@ -3,4 +3,5 @@
 mod basics;
 mod faults;
 mod feeds;
+mod starting;
 mod support;

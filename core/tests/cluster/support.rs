@@ -1,13 +1,15 @@
 //! A cluster of core nodes in one process, and peers that ask it.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
-use throng_core::{CoreConfig, CoreNode, InitialShards, PeerConfig, Timings, TlsFiles};
+use throng_core::{
+    CoreConfig, CoreError, CoreNode, InitialShards, PeerConfig, SharedClock, Storage, SystemClock, Timings,
+    TlsFiles,
+};
 use throng_protocol::cluster::{
     self, Answer, Append, ChannelInfo, FEED_LANE, FeedEvent, FeedRequest, Grant, PeerId, Refusal, Reply,
     REQUEST_LANE, Request,
@@ -20,6 +22,8 @@ use throng_protocol::placement::{ClusterMap, PlacementKey};
 use throng_transport::cluster::{LaneReader, LaneWriter};
 use throng_transport::dev_ca::DevCa;
 use throng_transport::{ClusterEndpoint, ClusterPool, ClusterTls};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 pub const CLUSTER: &str = "test";
@@ -35,6 +39,22 @@ pub struct TestCluster {
 impl TestCluster {
     /// Three nodes with few shards, all ready.
     pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// [`Self::start`] with changed settings.
+    pub async fn start_with(change: impl Fn(&mut CoreConfig)) -> Self {
+        let mut cluster = Self::prepare();
+        cluster.configs.iter_mut().for_each(change);
+        for place in 0..3 {
+            cluster.start_node(place).await;
+        }
+        cluster.ready().await;
+        cluster
+    }
+
+    /// Settings of three nodes, none started.
+    pub fn prepare() -> Self {
         let folder = TempDir::new().unwrap();
         let ca = DevCa::open(&folder.path().join("ca")).unwrap();
         let addresses = free_addresses(3);
@@ -68,24 +88,57 @@ impl TestCluster {
                         replicas: 3,
                     },
                     timings: Timings::default(),
+                    storage: Storage::default(),
                 }
             })
             .collect();
-        let mut cluster = Self {
+        Self {
             folder,
             configs,
             nodes: vec![None, None, None],
-        };
-        for place in 0..3 {
-            cluster.start_node(place).await;
         }
-        cluster.ready().await;
-        cluster
     }
 
     pub async fn start_node(&mut self, place: usize) {
-        let node = CoreNode::start(self.configs[place].clone()).await.unwrap();
+        self.start_node_with_clock(place, Arc::new(SystemClock)).await;
+    }
+
+    pub async fn start_node_with_clock(&mut self, place: usize, clock: SharedClock) {
+        let deadline = Instant::now() + PATIENCE;
+        let node = loop {
+            // Tasks of a node that ran here before may hold its store for a moment longer than it.
+            match CoreNode::start_with_clock(self.configs[place].clone(), clock.clone()).await {
+                Err(CoreError::Locked { .. }) if Instant::now() < deadline => {
+                    sleep(Duration::from_millis(10)).await;
+                }
+                started => break started.unwrap(),
+            }
+        };
         self.nodes[place] = Some(node);
+    }
+
+    pub fn node(&self, place: usize) -> &CoreNode {
+        self.nodes[place].as_ref().unwrap()
+    }
+
+    /// What a node's replica has applied.
+    pub fn applied(&self, place: usize, shard: ShardId) -> u64 {
+        let status = self.node(place).status();
+        status.shards.iter().find(|status| status.shard == shard).unwrap().applied
+    }
+
+    /// Makes a node the leader of a shard.
+    pub async fn lead(&self, place: usize, shard: ShardId) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let leader = self.leader_of(shard).await;
+            if leader == place {
+                return;
+            }
+            // A follower that is behind refuses; the next attempt finds it caught up.
+            let _ = self.node(leader).transfer_leader(shard, self.configs[place].id).await;
+            assert!(Instant::now() < deadline, "node {place} does not take shard {shard}");
+        }
     }
 
     pub async fn ready(&self) {
@@ -113,10 +166,6 @@ impl TestCluster {
         }
     }
 
-    pub fn address(&self, place: usize) -> SocketAddr {
-        self.configs[place].listen
-    }
-
     fn files(&self, peer: PeerId) -> TlsFiles {
         let ca = DevCa::open(&self.folder.path().join("ca")).unwrap();
         let files = ca.node(peer, CLUSTER).unwrap();
@@ -125,10 +174,6 @@ impl TestCluster {
             cert: files.cert,
             key: files.key,
         }
-    }
-
-    pub fn data(&self, place: usize) -> PathBuf {
-        self.configs[place].data.clone()
     }
 
     pub fn edge(&self) -> TestPeer {
@@ -351,6 +396,22 @@ pub fn channel(name: &str) -> ChannelId {
 /// The management shard of a group.
 pub fn management_of(map: &ClusterMap, name: &str) -> ShardId {
     map.shard_of(PlacementKey::Group(&app(), &group(name))).unwrap().id
+}
+
+/// The message shard of a channel.
+pub fn message_of(map: &ClusterMap, in_group: &str, name: &str) -> ShardId {
+    map.shard_of(PlacementKey::Channel(&app(), &group(in_group), &channel(name))).unwrap().id
+}
+
+/// What an HTTP endpoint answers: its status line and body.
+pub async fn http(address: SocketAddr, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.lines().next().unwrap().to_owned(), body.to_owned())
 }
 
 fn free_addresses(count: usize) -> Vec<SocketAddr> {
