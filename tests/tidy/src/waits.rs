@@ -9,6 +9,14 @@ const ALLOWED: &[(&str, &str)] = &[
         "asks again, before a deadline, until a leader is elected or a node answers",
     ),
     (
+        "core/tests/cluster/faults.rs",
+        "asks again, before a deadline, for what other nodes do in their own time",
+    ),
+    (
+        "clients/rust/tests/sdk.rs",
+        "that a held server writes nothing more is no event: two equal counts in a row say it",
+    ),
+    (
         "raft-store/tests/raft.rs",
         "asks again, before a deadline, while an election or a lease is not over",
     ),
