@@ -1,0 +1,313 @@
+//! One followed channel: its fan-out, who is woken, and what its feed task has to do.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use throng_fanout::{ChannelFanout, Effect, Lag, RingLimits, SubscribeError, Subscription, Take};
+use throng_protocol::cluster::{ChannelInfo, FeedEvent, Page, Refusal};
+use throng_protocol::ids::{Epoch, NodeId, Position, Seq, SessionId};
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout_at;
+
+use super::Outbox;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::upstream::Deadline;
+
+/// Why a subscription does not begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SubscribeFailure {
+    /// The channel was given up a moment ago; ask for it again.
+    Gone,
+    /// As the fan-out says.
+    Fanout(SubscribeError),
+}
+
+/// What a channel's feed task has to do; filled by events, emptied by the task.
+#[derive(Debug, Default)]
+pub(super) struct Jobs {
+    /// Follow from behind here.
+    pub follow: Option<Position>,
+    /// This node named the leader when it refused.
+    pub named: Option<NodeId>,
+    /// The feed has been answered.
+    pub opened: bool,
+    /// Read the log behind here.
+    pub refetch: Option<Seq>,
+    /// Stop.
+    pub unfollow: bool,
+}
+
+/// Figures of a channel for operators.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Figures {
+    pub ring_bytes: usize,
+    pub subscribers: usize,
+    pub lag: Lag,
+}
+
+#[derive(Debug)]
+struct Inner {
+    fanout: ChannelFanout,
+    /// Who is woken. A session is attached only once it was told of its subscription.
+    outboxes: HashMap<SessionId, Arc<Outbox>>,
+    jobs: Jobs,
+    /// The node whose feed counts.
+    node: Option<NodeId>,
+    gone: bool,
+    /// Entries counted as encoded.
+    encoded: u64,
+    effects: Vec<Effect>,
+}
+
+/// A channel this edge follows.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    info: ChannelInfo,
+    clock: Clock,
+    metrics: Metrics,
+    inner: Mutex<Inner>,
+    open: watch::Sender<bool>,
+    /// Wakes the feed task.
+    pub(super) signal: Notify,
+}
+
+impl Channel {
+    pub(super) fn new(clock: Clock, info: ChannelInfo, limits: RingLimits, metrics: Metrics) -> Self {
+        // The one effect of a new fan-out is to follow at the head.
+        let fanout = ChannelFanout::new(clock.now_ms(), info.number, limits, &mut Vec::new());
+        let inner = Inner {
+            fanout,
+            outboxes: HashMap::new(),
+            jobs: Jobs {
+                follow: Some(Position::default()),
+                ..Jobs::default()
+            },
+            node: None,
+            gone: false,
+            encoded: 0,
+            effects: Vec::new(),
+        };
+        Self {
+            info,
+            clock,
+            metrics,
+            inner: Mutex::new(inner),
+            open: watch::Sender::new(false),
+            signal: Notify::new(),
+        }
+    }
+
+    /// The channel's names, number and shard.
+    pub fn info(&self) -> &ChannelInfo {
+        &self.info
+    }
+
+    /// Waits until the feed has opened; `false` if it has not by then.
+    pub async fn opened(&self, by: Deadline) -> bool {
+        let mut open = self.open.subscribe();
+        let opened = timeout_at(by.at(), open.wait_for(|open| *open)).await;
+        matches!(opened, Ok(Ok(_)))
+    }
+
+    /// Begins a subscription, or places it anew. Nothing is delivered before [`Self::attach`].
+    pub fn subscribe(
+        self: &Arc<Self>,
+        session: SessionId,
+        position: Position,
+        log: Option<Position>,
+    ) -> Result<Subscription, SubscribeFailure> {
+        let mut inner = self.inner.lock();
+        if inner.gone {
+            return Err(SubscribeFailure::Gone);
+        }
+        let Inner {
+            fanout,
+            outboxes,
+            effects,
+            ..
+        } = &mut *inner;
+        let begun = fanout
+            .subscribe(session, position, log, effects)
+            .map_err(SubscribeFailure::Fanout)?;
+        outboxes.remove(&session);
+        self.settle(&mut inner);
+        Ok(begun)
+    }
+
+    /// Lets deliveries of a subscription begin.
+    pub fn attach(self: &Arc<Self>, session: SessionId, outbox: &Arc<Outbox>) {
+        self.inner.lock().outboxes.insert(session, Arc::clone(outbox));
+        outbox.live.push(self);
+    }
+
+    /// Ends a subscription; `false` if there was none.
+    pub fn unsubscribe(&self, session: SessionId) -> bool {
+        let mut inner = self.inner.lock();
+        inner.outboxes.remove(&session);
+        let was = inner.fanout.unsubscribe(self.clock.now_ms(), session);
+        if was && inner.fanout.subscribers() == 0 {
+            // The task waits for the end of the linger from now on.
+            self.signal.notify_one();
+        }
+        was
+    }
+
+    /// The next frames for a session.
+    pub fn take(&self, session: SessionId, budget: usize) -> Take {
+        self.inner.lock().fanout.take(session, budget)
+    }
+
+    /// Where a session stands that must be served from pages.
+    pub fn behind(&self, session: SessionId) -> Option<(Epoch, Seq)> {
+        self.inner.lock().fanout.behind(session)
+    }
+
+    /// Moves a session's cursor over a page.
+    pub fn advance(&self, session: SessionId, epoch: Epoch, from: Seq, to: Seq) -> bool {
+        self.inner.lock().fanout.advance(session, epoch, from, to)
+    }
+
+    /// Records a client's ack.
+    pub fn acked(&self, session: SessionId, position: Position) {
+        self.inner.lock().fanout.acked(session, position);
+    }
+
+    /// An event of a node's feed; events of nodes that were left are not listened to.
+    pub(super) fn on_event(self: &Arc<Self>, node: NodeId, event: FeedEvent) {
+        let mut inner = self.inner.lock();
+        if inner.node != Some(node) {
+            return;
+        }
+        let Inner {
+            fanout,
+            jobs,
+            effects,
+            ..
+        } = &mut *inner;
+        match event {
+            FeedEvent::Opened {
+                epoch, from, head, ..
+            } => {
+                jobs.opened = true;
+                fanout.on_opened(epoch, from, head, effects);
+            }
+            FeedEvent::Reset { epoch, head, .. } => {
+                jobs.opened = true;
+                if fanout.is_open() {
+                    fanout.on_reset(epoch, head, effects);
+                } else {
+                    fanout.on_opened(epoch, head, head, effects);
+                }
+            }
+            FeedEvent::Batch {
+                epoch, prev, entries, ..
+            } => fanout.on_batch(epoch, prev, &entries, effects),
+            FeedEvent::Refused { refusal, .. } => {
+                if let Refusal::NotLeader { leader } = refusal {
+                    jobs.named = leader.filter(|leader| *leader != node);
+                }
+                fanout.on_lost(effects);
+            }
+        }
+        self.settle(&mut inner);
+    }
+
+    /// The lane to a node has ended.
+    pub(super) fn on_lost(self: &Arc<Self>, node: NodeId) {
+        let mut inner = self.inner.lock();
+        if inner.node == Some(node) {
+            let Inner { fanout, effects, .. } = &mut *inner;
+            fanout.on_lost(effects);
+            self.settle(&mut inner);
+        }
+    }
+
+    /// A page read for a gap; `None` if reading failed.
+    pub(super) fn on_page(self: &Arc<Self>, page: Option<&Page>) {
+        let mut inner = self.inner.lock();
+        let held = inner.fanout.position().unwrap_or_default();
+        let Inner { fanout, effects, .. } = &mut *inner;
+        match page {
+            Some(page) => fanout.on_page(page.epoch, page.prev, &page.entries, effects),
+            None => fanout.on_page(held.epoch, held.seq, &[], effects),
+        }
+        self.settle(&mut inner);
+    }
+
+    /// Takes what the feed task has to do.
+    pub(super) fn jobs(&self) -> Jobs {
+        std::mem::take(&mut self.inner.lock().jobs)
+    }
+
+    /// From now on this node's feed counts. Returns the position to follow from.
+    pub(super) fn follow_at(&self, node: NodeId) -> Position {
+        let mut inner = self.inner.lock();
+        inner.node = Some(node);
+        inner.jobs.opened = false;
+        inner.fanout.position().unwrap_or_default()
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub(super) fn poll_timeout(&self) -> Option<u64> {
+        self.inner.lock().fanout.poll_timeout()
+    }
+
+    /// Gives the channel up if nobody used it for long enough.
+    pub(super) fn handle_timeout(self: &Arc<Self>) {
+        let mut inner = self.inner.lock();
+        let now_ms = self.clock.now_ms();
+        let Inner { fanout, effects, .. } = &mut *inner;
+        fanout.handle_timeout(now_ms, effects);
+        self.settle(&mut inner);
+    }
+
+    pub(super) fn figures(&self) -> Figures {
+        let inner = self.inner.lock();
+        Figures {
+            ring_bytes: inner.fanout.ring_bytes(),
+            subscribers: inner.fanout.subscribers(),
+            lag: inner.fanout.lag(),
+        }
+    }
+}
+
+impl Channel {
+    /// Carries effects out: wakes writers, tells the feed task.
+    fn settle(self: &Arc<Self>, inner: &mut Inner) {
+        let Inner {
+            fanout,
+            outboxes,
+            jobs,
+            gone,
+            encoded,
+            effects,
+            ..
+        } = inner;
+        let mut work = false;
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Wake { session } => {
+                    // Without an outbox it is not attached yet, and attaching looks anyway.
+                    if let Some(outbox) = outboxes.get(&session) {
+                        outbox.live.push(self);
+                    }
+                }
+                Effect::Follow { position } => (jobs.follow, work) = (Some(position), true),
+                Effect::Refetch { from } => (jobs.refetch, work) = (Some(from), true),
+                Effect::Unfollow => (jobs.unfollow, *gone, work) = (true, true, true),
+            }
+        }
+        if jobs.opened {
+            work = true;
+            self.open.send_if_modified(|open| !std::mem::replace(open, true));
+        }
+        self.metrics
+            .encodes
+            .inc_by(fanout.encoded() - std::mem::replace(encoded, fanout.encoded()));
+        if work {
+            self.signal.notify_one();
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The settings of an edge.
+//!
+//! Plain data: reading files, environment and flags is the command line's. Unknown keys are refused.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use throng_fanout::{RING_BYTES_MAX, RING_FRAMES_MAX, RingLimits};
+use throng_protocol::ids::{EdgeId, NodeId};
+
+/// The settings of an edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// This edge's id, as its certificate on the cluster wire has it: unique in the cluster.
+    pub id: EdgeId,
+    /// The name clients are told; `edge-<id>` if not given.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The cluster's name, as all its certificates have it.
+    pub cluster: String,
+    /// Where this edge listens for clients (UDP).
+    pub listen: SocketAddr,
+    /// Loopback address of the HTTP endpoints `/healthz`, `/readyz` and `/metrics`; none without it.
+    #[serde(default)]
+    pub observe: Option<SocketAddr>,
+    /// Core nodes to learn the cluster's map from; one that is up is enough.
+    pub cores: Vec<CoreAddress>,
+    /// The certificate clients see.
+    pub tls: ClientTlsFiles,
+    /// Certificates of the cluster wire.
+    pub cluster_tls: ClusterTlsFiles,
+    /// Other edges, `host:port`, which clients are told when this one drains.
+    #[serde(default)]
+    pub edges: Vec<String>,
+    /// Bounds of this edge.
+    #[serde(default)]
+    pub limits: GatewayLimits,
+}
+
+/// A core node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoreAddress {
+    /// Its id.
+    pub id: NodeId,
+    /// Where it listens, `host:port`.
+    pub address: String,
+}
+
+/// Certificate files for clients, PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientTlsFiles {
+    /// The certificate chain.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// Certificate files of the cluster wire, PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterTlsFiles {
+    /// The certificate authority of the cluster.
+    pub ca: PathBuf,
+    /// This edge's certificate.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// Bounds of an edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatewayLimits {
+    /// Most client connections at once; further ones are refused in their handshake.
+    pub connections_max: usize,
+    /// Most handshakes at once.
+    pub handshakes_max: usize,
+    /// Milliseconds a handshake may take.
+    pub handshake_timeout_ms: u64,
+    /// Bytes of frames kept per followed channel.
+    pub ring_bytes_max: usize,
+    /// Frames kept per followed channel.
+    pub ring_frames_max: usize,
+}
+
+impl Default for GatewayLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 20_000,
+            handshakes_max: 1_024,
+            handshake_timeout_ms: 5_000,
+            ring_bytes_max: RING_BYTES_MAX,
+            ring_frames_max: RING_FRAMES_MAX,
+        }
+    }
+}
+
+impl GatewayLimits {
+    pub(crate) fn ring(&self) -> RingLimits {
+        RingLimits {
+            bytes_max: self.ring_bytes_max,
+            frames_max: self.ring_frames_max,
+        }
+    }
+}
+
+impl GatewayConfig {
+    /// The name clients are told.
+    pub fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| format!("edge-{}", self.id))
+    }
+
+    /// What cannot work, before anything is opened.
+    pub fn check(&self) -> Result<(), String> {
+        if self.cores.is_empty() {
+            return Err("cores names no core node; at least one is needed".to_owned());
+        }
+        let mut ids: Vec<NodeId> = self.cores.iter().map(|core| core.id).collect();
+        ids.sort_unstable();
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(format!("two core nodes have the id {}", pair[0]));
+        }
+        if self.limits.connections_max == 0 || self.limits.handshakes_max == 0 {
+            return Err("limits.connections_max and limits.handshakes_max are 1 or more".to_owned());
+        }
+        match self.observe {
+            Some(address) if !address.ip().is_loopback() => Err(format!(
+                "observe is {address}, but metrics are served on a loopback address only"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(cores: &[u64]) -> GatewayConfig {
+        GatewayConfig {
+            id: EdgeId(1),
+            name: None,
+            cluster: "test".to_owned(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            observe: None,
+            cores: cores
+                .iter()
+                .map(|id| CoreAddress {
+                    id: NodeId(*id),
+                    address: format!("127.0.0.1:{}", 7000 + id),
+                })
+                .collect(),
+            tls: ClientTlsFiles {
+                cert: "c".into(),
+                key: "k".into(),
+            },
+            cluster_tls: ClusterTlsFiles {
+                ca: "a".into(),
+                cert: "c".into(),
+                key: "k".into(),
+            },
+            edges: vec![],
+            limits: GatewayLimits::default(),
+        }
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_named() {
+        assert_eq!(config(&[1, 2]).check(), Ok(()));
+        assert_eq!(config(&[1]).name(), "edge-1");
+        assert!(config(&[]).check().unwrap_err().contains("cores"));
+        assert!(config(&[2, 2]).check().unwrap_err().contains("id 2"));
+        let mut open = config(&[1]);
+        open.observe = Some(([0, 0, 0, 0], 9000).into());
+        assert!(open.check().unwrap_err().contains("loopback"));
+        let mut closed = config(&[1]);
+        closed.limits.connections_max = 0;
+        assert!(closed.check().unwrap_err().contains("connections_max"));
+    }
+}

@@ -1,0 +1,188 @@
+//! What the edge knows of users, members and channels: asked once, held for a while.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use throng_protocol::cluster::{ChannelInfo, Grant, Reply, Request};
+use throng_protocol::ids::{AppId, ChannelId, GroupId, UserId, UserNumber};
+use throng_protocol::placement::PlacementKey;
+use tokio::time::{Instant, timeout_at};
+
+use crate::cache::{Cache, Coalesce};
+use crate::limits::{CHANNEL_NAMES_MAX, GRANT_TTL, GRANTS_MAX, USERS_MAX};
+use crate::refused::Refused;
+use crate::upstream::{Deadline, Upstream};
+
+/// A user of an app, as the token and the core say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub app: AppId,
+    pub user: UserId,
+    pub number: UserNumber,
+}
+
+type UserKey = (AppId, UserId);
+type GrantKey = (AppId, GroupId, UserNumber);
+type ChannelKey = (AppId, GroupId, ChannelId);
+type Answered<T> = Result<T, Refused>;
+
+#[derive(Debug, Clone)]
+struct HeldGrant {
+    grant: Grant,
+    until: Instant,
+}
+
+/// A grant, and whether it was made for this very request.
+#[derive(Debug, Clone)]
+pub(crate) struct Granted {
+    pub grant: Grant,
+    pub fresh: bool,
+}
+
+/// What the edge knows of users, members and channels.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    upstream: Arc<Upstream>,
+    users: Cache<UserKey, UserNumber>,
+    grants: Cache<GrantKey, HeldGrant>,
+    /// Grown whenever a grant is forgotten: one that was asked for before is then not held.
+    forgotten: AtomicU64,
+    channels: Cache<ChannelKey, Arc<ChannelInfo>>,
+    asked_users: Coalesce<UserKey, Answered<UserNumber>>,
+    asked_grants: Coalesce<GrantKey, Answered<Grant>>,
+    asked_channels: Coalesce<ChannelKey, Answered<Arc<ChannelInfo>>>,
+}
+
+impl Directory {
+    pub fn new(upstream: Arc<Upstream>) -> Self {
+        Self {
+            upstream,
+            users: Cache::new(USERS_MAX),
+            grants: Cache::new(GRANTS_MAX),
+            forgotten: AtomicU64::new(0),
+            channels: Cache::new(CHANNEL_NAMES_MAX),
+            asked_users: Coalesce::default(),
+            asked_grants: Coalesce::default(),
+            asked_channels: Coalesce::default(),
+        }
+    }
+
+    /// A user's number.
+    pub async fn user(&self, app: &AppId, user: &UserId, by: Deadline) -> Result<UserNumber, Refused> {
+        let key = (app.clone(), user.clone());
+        if let Some(number) = self.users.get(&key) {
+            return Ok(number);
+        }
+        let upstream = Arc::clone(&self.upstream);
+        let (app, user) = key.clone();
+        let asked = self.asked_users.ask(key.clone(), || async move {
+            let request = Request::User {
+                app: app.clone(),
+                user: user.clone(),
+            };
+            let placed = PlacementKey::Directory(&app, &user);
+            match upstream.call_key(placed, &request, Deadline::start()).await? {
+                Reply::User(number) => Ok(number),
+                other => Err(Refused::unexpected(&other)),
+            }
+        });
+        let number = within(by, asked).await?;
+        self.users.insert(key, number);
+        Ok(number)
+    }
+
+    /// A grant of a member, held or fresh.
+    pub async fn grant(&self, who: &Identity, group: &GroupId, by: Deadline) -> Result<Granted, Refused> {
+        let key = (who.app.clone(), group.clone(), who.number);
+        let held = self.grants.get(&key).filter(|held| held.until > Instant::now());
+        match held {
+            Some(HeldGrant { grant, .. }) => Ok(Granted { grant, fresh: false }),
+            None => self.fresh_grant(who, group, by).await,
+        }
+    }
+
+    /// A grant made now.
+    pub async fn fresh_grant(
+        &self,
+        who: &Identity,
+        group: &GroupId,
+        by: Deadline,
+    ) -> Result<Granted, Refused> {
+        let key = (who.app.clone(), group.clone(), who.number);
+        let forgotten = self.forgotten.load(Ordering::Acquire);
+        let upstream = Arc::clone(&self.upstream);
+        let (who, group) = (who.clone(), group.clone());
+        let until = Instant::now() + GRANT_TTL;
+        let asked = self.asked_grants.ask(key.clone(), || async move {
+            let request = Request::Grant {
+                app: who.app.clone(),
+                group: group.clone(),
+                user: who.user,
+                number: who.number,
+            };
+            let placed = PlacementKey::Group(&who.app, &group);
+            match upstream.call_key(placed, &request, Deadline::start()).await? {
+                Reply::Grant(grant) => Ok(grant),
+                other => Err(Refused::unexpected(&other)),
+            }
+        });
+        let answered = within(by, asked).await;
+        match answered {
+            Ok(grant) => {
+                if self.forgotten.load(Ordering::Acquire) == forgotten {
+                    let grant = grant.clone();
+                    self.grants.insert(key, HeldGrant { grant, until });
+                }
+                Ok(Granted { grant, fresh: true })
+            }
+            Err(refused) => {
+                self.grants.remove(&key);
+                Err(refused)
+            }
+        }
+    }
+
+    /// Forgets a member's grant, because the membership has changed.
+    pub fn forget_grant(&self, who: &Identity, group: &GroupId) {
+        self.forgotten.fetch_add(1, Ordering::AcqRel);
+        self.grants.remove(&(who.app.clone(), group.clone(), who.number));
+    }
+
+    /// A channel by name. Channels are never renamed, so what is found stays found.
+    pub async fn channel(
+        &self,
+        app: &AppId,
+        group: &GroupId,
+        channel: &ChannelId,
+        by: Deadline,
+    ) -> Result<Arc<ChannelInfo>, Refused> {
+        let key = (app.clone(), group.clone(), channel.clone());
+        if let Some(info) = self.channels.get(&key) {
+            return Ok(info);
+        }
+        let upstream = Arc::clone(&self.upstream);
+        let (app, group, channel) = key.clone();
+        let asked = self.asked_channels.ask(key.clone(), || async move {
+            let request = Request::Channel {
+                app: app.clone(),
+                group: group.clone(),
+                channel,
+            };
+            let placed = PlacementKey::Group(&app, &group);
+            match upstream.call_key(placed, &request, Deadline::start()).await? {
+                Reply::Channel(info) => Ok(Arc::new(info)),
+                other => Err(Refused::unexpected(&other)),
+            }
+        });
+        let info = within(by, asked).await?;
+        self.channels.insert(key, Arc::clone(&info));
+        Ok(info)
+    }
+}
+
+async fn within<T>(by: Deadline, asked: impl Future<Output = Option<Answered<T>>>) -> Answered<T> {
+    match timeout_at(by.at(), asked).await {
+        Ok(Some(answered)) => answered,
+        Ok(None) | Err(_) => Err(Refused::unavailable("the core did not answer in time")),
+    }
+}

@@ -1,0 +1,88 @@
+//! Every bound and time of an edge, with its reason.
+
+use std::time::Duration;
+
+/// How long a client's request may take at an edge, redirects and elections included; afterwards it
+/// is refused with `unavailable` and the client retries. Half an election more would only hide it.
+pub(crate) const REQUEST_BUDGET: Duration = Duration::from_millis(1_500);
+
+/// How long one attempt at one node may take before another node is asked: a node that was killed
+/// answers nothing, and a leader that is alive recognises a repeat.
+pub(crate) const ATTEMPT: Duration = Duration::from_millis(900);
+
+/// Wait before a node is asked again while an election runs.
+pub(crate) const ELECTION_WAIT: Duration = Duration::from_millis(50);
+
+/// How often the cluster's map is read again.
+pub(crate) const MAP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Shortest time between two readings of the map when there is reason to doubt it.
+pub(crate) const MAP_INTERVAL_MIN: Duration = Duration::from_millis(250);
+
+/// How long a grant is used; the core takes it for 5 minutes.
+pub(crate) const GRANT_TTL: Duration = Duration::from_secs(240);
+
+/// How long an app's keys are used: a key that was taken away stops working within this time.
+pub(crate) const APP_KEYS_TTL: Duration = Duration::from_secs(60);
+
+/// Shortest time between two readings of an app's keys because of an unknown key id.
+pub(crate) const APP_KEYS_INTERVAL_MIN: Duration = Duration::from_secs(1);
+
+/// Longest life of a token, from `iat` to `exp`, in seconds: 24 hours.
+pub(crate) const TOKEN_LIFETIME_MAX_S: u64 = 24 * 3_600;
+
+/// How far an app's clock may be ahead when a token's `iat` is judged, in seconds.
+pub(crate) const TOKEN_LEEWAY_S: u64 = 5;
+
+/// Apps whose keys are held.
+pub(crate) const APPS_MAX: usize = 1_024;
+
+/// User numbers held: about 10 MB.
+pub(crate) const USERS_MAX: usize = 100_000;
+
+/// Grants held: about 40 MB.
+pub(crate) const GRANTS_MAX: usize = 100_000;
+
+/// Channels held by name.
+pub(crate) const CHANNEL_NAMES_MAX: usize = 50_000;
+
+/// Bytes one turn of a session's writer takes from a channel; the next channel's turn comes after.
+pub(crate) const TURN_BYTES: usize = 64 * 1024;
+
+/// Pages read at once for subscribers that are behind, all sessions together: catch-up must not
+/// crowd sends out.
+pub(crate) const CATCH_UP_READS_MAX: usize = 64;
+
+/// Places of a session's resumes that are worked on at once.
+pub(crate) const RESUME_CONCURRENCY: usize = 32;
+
+/// Wait before a failed read of a page is tried again.
+pub(crate) const PAGE_RETRY: Duration = Duration::from_millis(200);
+
+/// How long a node may take to open a feed before another one is asked.
+pub(crate) const FOLLOW_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// First wait before a channel is followed elsewhere; doubled up to [`FOLLOW_BACKOFF_MAX`].
+pub(crate) const FOLLOW_BACKOFF_MIN: Duration = Duration::from_millis(50);
+
+/// Longest wait before a channel is followed elsewhere.
+pub(crate) const FOLLOW_BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Feed requests that wait for a lane's writer.
+pub(crate) const FEED_QUEUE_MAX: usize = 1_024;
+
+/// How long the last frames of a connection may take to arrive before it is closed all the same.
+pub(crate) const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Priority of the bulk stream; live lanes have 0 and the control stream 1.
+pub(crate) const BULK_PRIORITY: i32 = -1;
+
+/// Priority of the control stream: acks and pongs before deliveries.
+pub(crate) const CONTROL_PRIORITY: i32 = 1;
+
+/// Bytes a page's entries may take in a frame, with room for the page's own fields.
+pub(crate) const PAGE_FRAME_BYTES: usize = throng_protocol::limits::FRAME_BYTES_MAX - 4 * 1024;
+
+/// Bytes an entry takes in a frame besides its body and its sender's name: table, offsets, lengths
+/// and padding, rounded up.
+pub(crate) const ENTRY_OVERHEAD: usize = 112;

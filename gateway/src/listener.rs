@@ -1,0 +1,53 @@
+//! Takes clients in. Accepting waits for nobody: each handshake and each client has a task.
+
+use std::sync::Arc;
+
+use throng_transport::server::Handshake;
+use throng_transport::{Link, ServerEndpoint};
+use tokio::time::Duration;
+use tokio_util::task::TaskTracker;
+
+use crate::session;
+use crate::shared::Shared;
+
+/// Takes clients in until the endpoint is closed.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    endpoint: Arc<ServerEndpoint>,
+    handshake_timeout: Duration,
+    clients: TaskTracker,
+) {
+    while let Some(handshake) = endpoint.accept().await {
+        clients.spawn(serve(Arc::clone(&shared), handshake, handshake_timeout));
+    }
+}
+
+async fn serve(shared: Arc<Shared>, handshake: Handshake, timeout: Duration) {
+    let from = handshake.remote_address();
+    let link: Arc<dyn Link> = match handshake.finish(timeout).await {
+        Ok(link) => Arc::new(link),
+        Err(error) => {
+            shared.metrics.handshakes_failed.inc();
+            tracing::debug!(%from, %error, "a handshake has failed");
+            return;
+        }
+    };
+    let _open = Open::new(&shared);
+    session::run(Arc::clone(&shared), link).await;
+}
+
+/// Counts an open connection while it lives.
+struct Open<'a>(&'a Shared);
+
+impl<'a> Open<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.metrics.connections.inc();
+        Self(shared)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.connections.dec();
+    }
+}

@@ -1,0 +1,145 @@
+//! Writes a session's deliveries: rings onto live lanes, pages onto the bulk stream.
+//!
+//! Nothing is queued here. While a write waits for the client, messages gather in the channels'
+//! rings; the next turn takes all of them at once, or finds that the ring has gone on and reads
+//! pages instead.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use throng_fanout::Take;
+use throng_protocol::cluster::Direction;
+use throng_protocol::ids::SessionId;
+use throng_protocol::limits::{LIVE_LANES, PAGE_ENTRIES_MAX};
+use throng_protocol::session::{STREAM_BULK, STREAM_LIVE};
+use throng_transport::{FrameWriter, Link, WriteError};
+use tokio::time::sleep;
+
+use super::page;
+use crate::channels::{Channel, Outbox};
+use crate::limits::{BULK_PRIORITY, PAGE_RETRY, TURN_BYTES};
+use crate::refused::Refused;
+use crate::shared::Shared;
+use crate::upstream::{Deadline, jittered};
+
+/// What a session's deliveries are written with.
+pub(super) struct Writer {
+    pub shared: Arc<Shared>,
+    pub link: Arc<dyn Link>,
+    pub session: SessionId,
+    pub outbox: Arc<Outbox>,
+}
+
+impl Writer {
+    /// Writes until the link fails.
+    pub async fn run(self) -> WriteError {
+        let (live, bulk) = (self.live(), self.bulk());
+        let ended = tokio::select! {
+            ended = live => ended,
+            ended = bulk => ended,
+        };
+        match ended {
+            Err(error) => error,
+            Ok(never) => match never {},
+        }
+    }
+
+    async fn live(&self) -> Result<std::convert::Infallible, WriteError> {
+        let mut lanes: [Option<FrameWriter>; LIVE_LANES as usize] = std::array::from_fn(|_| None);
+        loop {
+            let channel = self.outbox.live.next().await;
+            match channel.take(self.session, TURN_BYTES) {
+                Take::Nothing => {}
+                Take::Behind { .. } => self.outbox.bulk.push(&channel),
+                Take::Chunk(mut chunk) => {
+                    let lane = channel.info().number.0 % u64::from(LIVE_LANES);
+                    let lane = &mut lanes[usize::try_from(lane).unwrap_or_default()];
+                    let bytes = total(&chunk.frames);
+                    let frames = u64::try_from(chunk.frames.len()).unwrap_or_default();
+                    opened(lane, &*self.link, STREAM_LIVE, 0)
+                        .await?
+                        .write(&mut chunk.frames)
+                        .await?;
+                    self.shared.metrics.deliveries.inc_by(frames);
+                    self.shared.metrics.delivered_bytes.inc_by(bytes);
+                    if chunk.more {
+                        // Behind the others: channels take turns.
+                        self.outbox.live.push(&channel);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn bulk(&self) -> Result<std::convert::Infallible, WriteError> {
+        let mut stream = None;
+        loop {
+            let channel = self.outbox.bulk.next().await;
+            match self.catch_up(&channel).await {
+                Ok(None) => self.outbox.live.push(&channel),
+                Ok(Some(mut frames)) => {
+                    let bytes = total(&frames);
+                    let stream = opened(&mut stream, &*self.link, STREAM_BULK, BULK_PRIORITY).await?;
+                    stream.write(&mut frames).await?;
+                    self.shared.metrics.catch_up_bytes.inc_by(bytes);
+                    self.outbox.bulk.push(&channel);
+                }
+                Err(error) => {
+                    let channel_number = channel.info().number;
+                    tracing::debug!(channel = %channel_number, %error, "a page of catch-up cannot be read yet");
+                    self.outbox.bulk.push(&channel);
+                    sleep(jittered(PAGE_RETRY)).await;
+                }
+            }
+        }
+    }
+
+    /// The next page of a subscription behind the ring; `None` if the ring serves it again.
+    async fn catch_up(&self, channel: &Channel) -> Result<Option<Vec<Bytes>>, Refused> {
+        let Some((epoch, from)) = channel.behind(self.session) else {
+            return Ok(None);
+        };
+        let info = channel.info();
+        let page = {
+            // Never closed.
+            let _reading = self.shared.catch_up.acquire().await;
+            let upstream = &self.shared.upstream;
+            let by = Deadline::start();
+            upstream
+                .page(info, from, Direction::After, PAGE_ENTRIES_MAX, by)
+                .await?
+        };
+        self.shared.metrics.catch_up_pages.inc();
+        if page.epoch != epoch || page.entries.is_empty() {
+            // The feed is about to say that the log was rebuilt.
+            return Err(Refused::unavailable(
+                "the page does not go on where the ring began",
+            ));
+        }
+        let (frames, last) = page::deliveries(info.number, &page);
+        Ok(channel.advance(self.session, epoch, from, last).then_some(frames))
+    }
+}
+
+fn total(frames: &[Bytes]) -> u64 {
+    frames.iter().map(|frame| frame.len() as u64).sum()
+}
+
+/// The stream, opened at its first use: its first byte says what it is for.
+async fn opened<'a>(
+    stream: &'a mut Option<FrameWriter>,
+    link: &dyn Link,
+    kind: u8,
+    priority: i32,
+) -> Result<&'a mut FrameWriter, WriteError> {
+    let writer = match stream.take() {
+        Some(writer) => writer,
+        None => {
+            let mut writer = FrameWriter::new(link.open_uni().await?);
+            writer.set_priority(priority);
+            writer.write_one(Bytes::copy_from_slice(&[kind])).await?;
+            writer
+        }
+    };
+    Ok(stream.insert(writer))
+}

@@ -1,0 +1,307 @@
+//! The way to the core nodes: the cluster's map, who leads which shard, and calls that follow
+//! leaders for a bounded time.
+//!
+//! Every request of an edge is idempotent (appends by their key), so a call without an answer may be
+//! repeated at another node. Beyond [`REQUEST_BUDGET`] nothing is retried here.
+
+mod map;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rand::Rng;
+use throng_protocol::cluster::{
+    self, Answer, ChannelInfo, Direction, Page, PeerId, REQUEST_LANE, Refusal, Reply, Request,
+};
+use throng_protocol::code::Code;
+use throng_protocol::ids::{NodeId, Seq, ShardId};
+use throng_protocol::placement::{ClusterMap, PlacementKey};
+use throng_transport::{ClusterConnection, ClusterPool};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Duration, Instant, sleep, timeout_at};
+
+use crate::config::CoreAddress;
+use crate::limits::{ATTEMPT, ELECTION_WAIT, REQUEST_BUDGET};
+use crate::metrics::Metrics;
+use crate::refused::Refused;
+
+/// When a request must be answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline(Instant);
+
+impl Deadline {
+    /// For a request that has just come.
+    pub fn start() -> Self {
+        Self(Instant::now() + REQUEST_BUDGET)
+    }
+
+    pub fn at(self) -> Instant {
+        self.0
+    }
+
+    pub fn passed(self) -> bool {
+        Instant::now() >= self.0
+    }
+
+    /// Waits, but not beyond the deadline.
+    pub async fn wait(self, wait: Duration) {
+        let _ = timeout_at(self.0, sleep(wait)).await;
+    }
+}
+
+/// The way to the core nodes.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pool: ClusterPool,
+    seeds: Vec<CoreAddress>,
+    map: watch::Sender<Option<Arc<ClusterMap>>>,
+    /// Notified when something suggests that the map is old.
+    doubt: Notify,
+    leaders: Mutex<HashMap<ShardId, NodeId>>,
+    /// Counts changes of `leaders`.
+    led: watch::Sender<u64>,
+    turn: AtomicUsize,
+    metrics: Metrics,
+}
+
+/// Why one attempt at one node has no reply.
+enum Miss {
+    /// The node answered that it will not.
+    Refused(Refusal),
+    /// There was no answer.
+    Silent(String),
+}
+
+impl Upstream {
+    pub fn new(pool: ClusterPool, seeds: Vec<CoreAddress>, metrics: Metrics) -> Self {
+        Self {
+            pool,
+            seeds,
+            map: watch::Sender::new(None),
+            doubt: Notify::new(),
+            leaders: Mutex::new(HashMap::new()),
+            led: watch::Sender::new(0),
+            turn: AtomicUsize::new(0),
+            metrics,
+        }
+    }
+
+    /// The node that leads a shard, as far as its last answer tells.
+    pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
+        self.leaders.lock().get(&shard).copied()
+    }
+
+    /// Tells of changes of leaders.
+    pub fn leader_changes(&self) -> watch::Receiver<u64> {
+        self.led.subscribe()
+    }
+
+    /// Carries out a request that the leader of a shard answers.
+    pub async fn call_shard(
+        &self,
+        shard: ShardId,
+        request: &Request,
+        by: Deadline,
+    ) -> Result<Reply, Refused> {
+        let map = self.map_by(by).await?;
+        let voters = map
+            .shard(shard)
+            .map(|info| info.voters.clone())
+            .unwrap_or_default();
+        if voters.is_empty() {
+            return Err(Refused::unavailable(format!(
+                "the cluster's map has no shard {shard}"
+            )));
+        }
+        self.call(Some(shard), &voters, request, by).await
+    }
+
+    /// Carries out a request of the plane that a key is placed on.
+    pub async fn call_key(
+        &self,
+        key: PlacementKey<'_>,
+        request: &Request,
+        by: Deadline,
+    ) -> Result<Reply, Refused> {
+        let map = self.map_by(by).await?;
+        let Some(shard) = map.shard_of(key) else {
+            return Err(Refused::unavailable("the cluster has no shard for it"));
+        };
+        self.call(Some(shard.id), &shard.voters, request, by).await
+    }
+
+    /// Carries out a request that any node answers.
+    pub async fn call_any(&self, request: &Request, by: Deadline) -> Result<Reply, Refused> {
+        let nodes: Vec<NodeId> = match self.current_map() {
+            Some(map) => map.nodes.iter().map(|node| node.id).collect(),
+            None => self.seeds.iter().map(|seed| seed.id).collect(),
+        };
+        self.call(None, &nodes, request, by).await
+    }
+
+    /// A page of a channel's log.
+    pub async fn page(
+        &self,
+        info: &ChannelInfo,
+        anchor: Seq,
+        direction: Direction,
+        limit: u32,
+        by: Deadline,
+    ) -> Result<Page, Refused> {
+        let request = Request::Page {
+            shard: info.shard,
+            channel: info.number,
+            anchor,
+            direction,
+            limit,
+        };
+        match self.call_shard(info.shard, &request, by).await? {
+            Reply::Page(page) => Ok(page),
+            other => Err(Refused::unexpected(&other)),
+        }
+    }
+
+    /// The connection to a node, for a feed lane.
+    pub async fn connection(&self, node: NodeId) -> Result<ClusterConnection, String> {
+        let addr = self.address(node).await?;
+        let connected = self.pool.connection(PeerId::Core(node), addr).await;
+        connected.map_err(|error| error.to_string())
+    }
+
+    async fn call(
+        &self,
+        shard: Option<ShardId>,
+        nodes: &[NodeId],
+        request: &Request,
+        by: Deadline,
+    ) -> Result<Reply, Refused> {
+        let payload = cluster::encode(request);
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut named = shard.and_then(|shard| self.leader(shard));
+        let mut last = String::from("no core node was reached");
+        let (mut tries, mut stopped) = (0, 0);
+        loop {
+            if by.passed() {
+                return Err(Refused::unavailable(last));
+            }
+            let node = named
+                .take()
+                .unwrap_or_else(|| nodes[(first + tries) % nodes.len()]);
+            tries += 1;
+            match self.attempt(node, &payload, by).await {
+                Ok(reply) => {
+                    if let Some(shard) = shard {
+                        self.learn(shard, node);
+                    }
+                    return Ok(reply);
+                }
+                Err(Miss::Refused(Refusal::NotLeader { leader })) => {
+                    self.metrics.redirects.inc();
+                    self.unlearn(shard, node);
+                    last = "the shard has no leader now".to_owned();
+                    named = leader.filter(|leader| *leader != node);
+                    // A node that names a leader which is gone does so until it notices.
+                    if named.is_none() || tries > nodes.len() {
+                        self.doubt.notify_one();
+                        by.wait(jittered(ELECTION_WAIT)).await;
+                    }
+                }
+                Err(Miss::Refused(Refusal::Code {
+                    code: Code::Unavailable,
+                    text,
+                })) => {
+                    last = text;
+                    by.wait(jittered(ELECTION_WAIT)).await;
+                }
+                Err(Miss::Refused(Refusal::Code {
+                    code: Code::StoreFailed,
+                    text,
+                })) => {
+                    // The replica of this node has stopped; the others may go on without it.
+                    self.unlearn(shard, node);
+                    stopped += 1;
+                    if stopped >= nodes.len() {
+                        return Err(Refused::new(Code::StoreFailed, text));
+                    }
+                }
+                Err(Miss::Refused(Refusal::Code { code, text })) => return Err(Refused::new(code, text)),
+                Err(Miss::Silent(text)) => {
+                    self.metrics.upstream_failures.inc();
+                    self.unlearn(shard, node);
+                    self.doubt.notify_one();
+                    last = text;
+                    if tries >= nodes.len() {
+                        by.wait(jittered(ELECTION_WAIT)).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, node: NodeId, payload: &Bytes, by: Deadline) -> Result<Reply, Miss> {
+        let until = by.at().min(Instant::now() + ATTEMPT);
+        let asked = async {
+            let addr = self.address(node).await.map_err(Miss::Silent)?;
+            let client = self.pool.rpc(PeerId::Core(node), addr, REQUEST_LANE).await;
+            let client = client.map_err(|error| Miss::Silent(error.to_string()))?;
+            let answer = client.call(payload.clone(), ATTEMPT).await;
+            let answer = answer.map_err(|error| Miss::Silent(format!("core node {node}: {error}")))?;
+            match cluster::decode::<Answer>(&answer) {
+                Ok(Ok(reply)) => Ok(reply),
+                Ok(Err(refusal)) => Err(Miss::Refused(refusal)),
+                Err(error) => Err(Miss::Silent(format!("core node {node}: {error}"))),
+            }
+        };
+        match timeout_at(until, asked).await {
+            Ok(result) => result,
+            Err(_) => Err(Miss::Silent(format!("core node {node} did not answer in time"))),
+        }
+    }
+
+    fn learn(&self, shard: ShardId, node: NodeId) {
+        let before = self.leaders.lock().insert(shard, node);
+        if before != Some(node) {
+            self.led.send_modify(|changes| *changes += 1);
+        }
+    }
+
+    fn unlearn(&self, shard: Option<ShardId>, node: NodeId) {
+        if let Some(shard) = shard {
+            let mut leaders = self.leaders.lock();
+            if leaders.get(&shard) == Some(&node) {
+                leaders.remove(&shard);
+            }
+        }
+    }
+
+    async fn address(&self, node: NodeId) -> Result<SocketAddr, String> {
+        let of_map = self
+            .current_map()
+            .and_then(|map| map.node(node).map(|info| info.address.clone()));
+        let of_seeds = || {
+            self.seeds
+                .iter()
+                .find(|seed| seed.id == node)
+                .map(|seed| seed.address.clone())
+        };
+        let Some(address) = of_map.or_else(of_seeds) else {
+            return Err(format!("the address of core node {node} is not known"));
+        };
+        if let Ok(addr) = address.parse() {
+            return Ok(addr);
+        }
+        let mut found = tokio::net::lookup_host(&address)
+            .await
+            .map_err(|error| format!("{address} cannot be resolved: {error}"))?;
+        found.next().ok_or_else(|| format!("{address} has no address"))
+    }
+}
+
+/// Some of a wait, so that callers do not come back all at once.
+pub(crate) fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(rand::rng().random_range(0.5..=1.0))
+}
