@@ -17,7 +17,7 @@ const ALLOWED: &[(&str, &str)] = &[
         "that a held server writes nothing more is no event: two equal counts in a row say it",
     ),
     (
-        "raft-store/tests/raft.rs",
+        "raft-store/tests/storage/raft.rs",
         "asks again, before a deadline, while an election or a lease is not over",
     ),
     (
