@@ -1,0 +1,272 @@
+//! A client that says what a test wants it to say.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{Bytes, BytesMut};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use throng_protocol::frame::{self, Frame};
+use throng_protocol::ids::{ClientMessageId, DeviceId, Epoch, Position, Seq};
+use throng_protocol::message::{self, Authenticate, Deliver, Hello, Message, Subscribe, Subscribed, Welcome};
+use throng_transport::{
+    ClientEndpoint, FrameReader, FrameWriter, Link, LinkClosed, QuicLink, RecvHalf, Trust,
+};
+use tokio::sync::mpsc;
+
+use crate::stand_in::{EPOCH, Edge, SECRET, channel, group};
+
+/// Longer than anything here takes, so that a test that hangs fails instead.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The claims of a token.
+pub fn claims(app: &str, user: &str, from_now_s: i64) -> serde_json::Value {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    serde_json::json!({ "app": app, "sub": user, "iat": now, "exp": now.saturating_add_signed(from_now_s) })
+}
+
+pub fn sign(kid: &str, algorithm: Algorithm, claims: &serde_json::Value, secret: &[u8]) -> String {
+    let mut header = Header::new(algorithm);
+    header.kid = Some(kid.to_owned());
+    jsonwebtoken::encode(&header, claims, &EncodingKey::from_secret(secret)).unwrap()
+}
+
+pub fn token(user: &str) -> String {
+    sign("1", Algorithm::HS256, &claims("app", user, 3_600), SECRET)
+}
+
+pub struct Client {
+    pub link: Arc<QuicLink>,
+    pub reader: FrameReader,
+    pub writer: FrameWriter,
+    /// Deliveries of all lanes, with the kind of their stream.
+    lanes: Option<mpsc::Receiver<(u8, Deliver)>>,
+    request: u64,
+    _endpoint: ClientEndpoint,
+}
+
+impl Client {
+    pub async fn connect(edge: &Edge) -> Self {
+        let endpoint = ClientEndpoint::new(&Trust::ca_file(&edge.ca).unwrap()).unwrap();
+        let link = Arc::new(endpoint.connect(edge.addr, "localhost").await.unwrap());
+        let (send, recv) = link.open_bi().await.unwrap();
+        Self {
+            link,
+            reader: FrameReader::new(recv),
+            writer: FrameWriter::new(send),
+            lanes: None,
+            request: 0,
+            _endpoint: endpoint,
+        }
+    }
+
+    /// Connects and says hello.
+    pub async fn greet(edge: &Edge) -> Self {
+        let mut client = Self::connect(edge).await;
+        client
+            .say(Hello {
+                versions: vec![1],
+                client: "test".to_owned(),
+            })
+            .await;
+        assert!(matches!(client.hear().await, Message::HelloOk(ok) if ok.edge == "the edge"));
+        client
+    }
+
+    /// A session of a user.
+    pub async fn open(edge: &Edge, user: &str) -> Self {
+        let mut client = Self::greet(edge).await;
+        let Message::Welcome(welcome) = client.authenticate(token(user)).await else {
+            panic!("not welcome");
+        };
+        assert_eq!(welcome.user.as_str(), user);
+        let Welcome {
+            idempotency_window_ms,
+            ..
+        } = welcome;
+        assert!(idempotency_window_ms > 0);
+        client.listen();
+        client
+    }
+
+    pub async fn authenticate(&mut self, token: String) -> Message {
+        let device = DeviceId::new("device").unwrap();
+        self.say(Authenticate { token, device }).await;
+        self.hear().await
+    }
+
+    pub async fn say(&mut self, message: impl Into<Message>) {
+        self.bytes(message.into().encode()).await;
+    }
+
+    pub async fn bytes(&mut self, bytes: Bytes) {
+        self.writer.write_one(bytes).await.unwrap();
+    }
+
+    pub async fn hear(&mut self) -> Message {
+        let frame = tokio::time::timeout(PATIENCE, self.reader.next())
+            .await
+            .expect("an answer in time");
+        decoded(&frame.unwrap().expect("the stream goes on"))
+    }
+
+    pub fn next_request(&mut self) -> u64 {
+        self.request += 1;
+        self.request
+    }
+
+    /// Sends a message and returns the answer.
+    pub async fn send(&mut self, number: u64, key: u64, body: impl Into<Bytes>) -> Message {
+        let send = message::Send {
+            request: self.next_request(),
+            group: group(),
+            channel: channel(number),
+            client_message_id: ClientMessageId(key),
+            first_attempt_ms: 1,
+            body: body.into(),
+        };
+        self.say(send).await;
+        self.hear().await
+    }
+
+    pub async fn subscribe(&mut self, number: u64, from: Option<u64>) -> Subscribed {
+        let position = match from {
+            Some(seq) => Position {
+                epoch: EPOCH,
+                seq: Seq(seq),
+            },
+            None => Position {
+                epoch: Epoch(0),
+                seq: Seq(0),
+            },
+        };
+        let request = self.next_request();
+        self.say(Subscribe {
+            request,
+            group: group(),
+            channel: channel(number),
+            position,
+        })
+        .await;
+        match self.hear().await {
+            Message::Subscribed(subscribed) => subscribed,
+            other => panic!("not subscribed: {other:?}"),
+        }
+    }
+
+    fn listen(&mut self) {
+        let (into, lanes) = mpsc::channel(100_000);
+        self.lanes = Some(lanes);
+        let link = Arc::clone(&self.link);
+        tokio::spawn(async move {
+            while let Ok(half) = link.accept_uni().await {
+                tokio::spawn(read_lane(half, into.clone()));
+            }
+        });
+    }
+
+    /// Stops reading deliveries for good.
+    pub fn deafen(&mut self) {
+        self.lanes = None;
+    }
+
+    pub async fn delivery(&mut self) -> (u8, Deliver) {
+        let lanes = self.lanes.as_mut().expect("listens");
+        tokio::time::timeout(PATIENCE, lanes.recv())
+            .await
+            .expect("a delivery in time")
+            .expect("the lanes go on")
+    }
+
+    /// Takes deliveries of a channel until `last`, in whatever order their streams bring them, and
+    /// checks that every entry behind `first` comes exactly once. Returns the kinds of streams.
+    pub async fn take(&mut self, number: u64, first: u64, last: u64) -> Vec<u8> {
+        let mut waiting: VecDeque<Deliver> = VecDeque::new();
+        let (mut held, mut kinds) = (first, Vec::new());
+        while held < last {
+            let (kind, deliver) = self.delivery().await;
+            assert_eq!((deliver.channel.0, deliver.epoch), (number, EPOCH));
+            kinds.push(kind);
+            waiting.push_back(deliver);
+            while let Some(place) = waiting.iter().position(|deliver| deliver.prev.0 <= held) {
+                for entry in waiting.remove(place).unwrap().entries {
+                    assert_eq!(entry.seq.0, held + 1, "every entry once and in order");
+                    held += 1;
+                }
+            }
+        }
+        assert_eq!((held, waiting.len()), (last, 0));
+        kinds
+    }
+
+    /// Expects an error about the connection and its end with the same code.
+    pub async fn expect_close(mut self, code: u16) {
+        let told = loop {
+            match self.hear().await {
+                Message::Error(error) => break error,
+                Message::Pong(_) | Message::Drain(_) => {}
+                other => panic!("expected an error, heard {other:?}"),
+            }
+        };
+        assert_eq!((told.request, told.code), (0, code), "{}", told.message);
+        self.expect_closed(code).await;
+    }
+
+    pub async fn expect_closed(&self, code: u16) {
+        let closed = tokio::time::timeout(PATIENCE, self.link.closed())
+            .await
+            .expect("closed in time");
+        assert!(
+            matches!(closed, LinkClosed::Peer { code: closed, .. } if closed == u32::from(code)),
+            "expected {code}, got {closed:?}"
+        );
+    }
+
+    /// Expects that an answer refuses a request and the session goes on.
+    pub async fn expect_refusal(&mut self, code: u16) {
+        match self.hear().await {
+            Message::Error(error) => {
+                assert_eq!(
+                    (error.request, error.code),
+                    (self.request, code),
+                    "{}",
+                    error.message
+                );
+            }
+            other => panic!("expected error {code}, heard {other:?}"),
+        }
+        self.ping().await;
+    }
+
+    pub async fn ping(&mut self) {
+        self.say(message::Ping { nonce: 77 }).await;
+        assert!(matches!(self.hear().await, Message::Pong(pong) if pong.nonce == 77));
+    }
+}
+
+async fn read_lane(mut half: Box<dyn RecvHalf>, into: mpsc::Sender<(u8, Deliver)>) {
+    let kind = half.read_chunk(1).await.unwrap().unwrap()[0];
+    let mut reader = FrameReader::new(half);
+    while let Ok(Some(frame)) = reader.next().await {
+        match decoded(&frame) {
+            Message::Deliver(deliver) => {
+                if into.send((kind, deliver)).await.is_err() {
+                    // Deaf: holds the stream open and reads no more.
+                    return std::future::pending().await;
+                }
+            }
+            other => panic!("not a delivery: {other:?}"),
+        }
+    }
+}
+
+fn decoded(frame: &Frame) -> Message {
+    Message::decode(frame).unwrap().expect("a known frame")
+}
+
+/// A frame cut out of encoded bytes, to be changed.
+pub fn frame_of(message: impl Into<Message>) -> Frame {
+    frame::decode(&mut BytesMut::from(&message.into().encode()[..]))
+        .unwrap()
+        .unwrap()
+}

@@ -1,0 +1,176 @@
+//! What the cluster refuses, and what an edge does before it says so.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use throng_protocol::cluster::Refusal;
+use throng_protocol::code::Code;
+use throng_protocol::ids::{ChannelNumber, ClientMessageId, GroupId, Position, UserId};
+use throng_protocol::limits::BODY_BYTES_MAX;
+use throng_protocol::message::{self, Message, Subscribe, Unsubscribe};
+
+use crate::client::Client;
+use crate::stand_in::{Edge, channel, group};
+
+#[tokio::test]
+async fn a_stranger_an_unknown_group_and_an_unknown_channel_are_told_apart() {
+    let edge = Edge::start().await;
+    edge.core.strangers.lock().push(UserId::new("eve").unwrap());
+    let mut eve = Client::open(&edge, "eve").await;
+    let request = eve.next_request();
+    let ask = |request, group, channel| Subscribe {
+        request,
+        group,
+        channel,
+        position: Position::default(),
+    };
+    eve.say(ask(request, group(), channel(1))).await;
+    eve.expect_refusal(302).await;
+    let mut ann = Client::open(&edge, "ann").await;
+    let request = ann.next_request();
+    ann.say(ask(request, GroupId::new("nowhere").unwrap(), channel(1)))
+        .await;
+    ann.expect_refusal(300).await;
+    let request = ann.next_request();
+    ann.say(ask(
+        request,
+        group(),
+        throng_protocol::ids::ChannelId::new("nothing").unwrap(),
+    ))
+    .await;
+    ann.expect_refusal(301).await;
+    let request = ann.next_request();
+    ann.say(Unsubscribe {
+        request,
+        channel: ChannelNumber(1),
+    })
+    .await;
+    ann.expect_refusal(306).await;
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_with_400_and_the_largest_one_is_taken() {
+    let edge = Edge::start().await;
+    let mut client = Client::open(&edge, "ann").await;
+    let answer = client.send(1, 1, vec![0; BODY_BYTES_MAX + 1]).await;
+    assert!(matches!(answer, Message::Error(error) if error.code == 400));
+    let answer = client.send(1, 1, vec![0; BODY_BYTES_MAX]).await;
+    assert!(matches!(answer, Message::Ack(ack) if ack.seq.0 == 1));
+}
+
+#[tokio::test]
+async fn a_refusal_of_a_held_grant_is_confirmed_with_a_fresh_one() {
+    let edge = Edge::start().await;
+    let mut client = Client::open(&edge, "ann").await;
+    assert!(matches!(client.send(1, 1, "a").await, Message::Ack(_)));
+    let made = edge.core.grants.load(Ordering::SeqCst);
+    edge.core.grants_void_below.store(made, Ordering::SeqCst);
+    assert!(matches!(client.send(1, 2, "b").await, Message::Ack(_)));
+    assert_eq!(edge.core.grants.load(Ordering::SeqCst), made + 1);
+    // A fresh one that is refused as well is the answer.
+    edge.core.grants_void_below.store(usize::MAX, Ordering::SeqCst);
+    assert!(matches!(client.send(1, 3, "c").await, Message::Error(error) if error.code == 302));
+}
+
+#[tokio::test]
+async fn a_grant_is_asked_for_once_and_held() {
+    let edge = Edge::start().await;
+    let mut client = Client::open(&edge, "ann").await;
+    for key in 0..5 {
+        assert!(matches!(client.send(1, key, "x").await, Message::Ack(_)));
+    }
+    assert_eq!(edge.core.grants.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn an_election_is_waited_for_and_a_long_one_is_unavailable() {
+    let edge = Edge::start().await;
+    let mut client = Client::open(&edge, "ann").await;
+    let no_leader = Refusal::NotLeader { leader: None };
+    edge.core.refuse_appends.lock().extend(vec![no_leader; 3]);
+    assert!(matches!(client.send(1, 1, "a").await, Message::Ack(_)));
+    assert_eq!(edge.core.appends.load(Ordering::SeqCst), 4);
+    edge.core.no_leader.store(true, Ordering::SeqCst);
+    let asked = Instant::now();
+    assert!(matches!(client.send(1, 2, "b").await, Message::Error(error) if error.code == 500));
+    let waited = asked.elapsed();
+    assert!(
+        (1_000..3_000).contains(&waited.as_millis()),
+        "gave up after {waited:?}"
+    );
+    edge.core.no_leader.store(false, Ordering::SeqCst);
+    assert!(matches!(client.send(1, 2, "b").await, Message::Ack(_)));
+}
+
+#[tokio::test]
+async fn a_channel_its_shard_has_not_heard_of_yet_is_waited_for() {
+    let edge = Edge::start().await;
+    let mut client = Client::open(&edge, "ann").await;
+    let unknown = Refusal::Code {
+        code: Code::ChannelUnknown,
+        text: "not yet".to_owned(),
+    };
+    edge.core.refuse_appends.lock().push(unknown);
+    assert!(matches!(client.send(1, 1, "a").await, Message::Ack(_)));
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_core_comes_through_with_its_code() {
+    let edge = Edge::start().await;
+    let mut client = Client::open(&edge, "ann").await;
+    for code in [Code::IdempotencyConflict, Code::RetryTooOld, Code::StoreFailed] {
+        let refusal = Refusal::Code {
+            code,
+            text: "so it is".to_owned(),
+        };
+        edge.core.refuse_appends.lock().push(refusal);
+        let answer = client.send(1, 1, "a").await;
+        assert!(
+            matches!(answer, Message::Error(error) if error.code == code.number() && error.message == "so it is")
+        );
+    }
+}
+
+#[tokio::test]
+async fn sends_into_one_channel_that_are_in_flight_together_keep_their_order() {
+    let edge = Edge::start().await;
+    let mut client = Client::open(&edge, "ann").await;
+    // The first one has to wait; none may overtake it.
+    let no_leader = Refusal::NotLeader { leader: None };
+    edge.core.refuse_appends.lock().extend(vec![no_leader; 2]);
+    for key in 1..=20 {
+        let request = client.next_request();
+        let send = message::Send {
+            request,
+            group: group(),
+            channel: channel(1),
+            client_message_id: ClientMessageId(key),
+            first_attempt_ms: 1,
+            body: "x".into(),
+        };
+        client.say(send).await;
+    }
+    for key in 1..=20 {
+        let Message::Ack(ack) = client.hear().await else {
+            panic!("not an ack")
+        };
+        assert_eq!((ack.request, ack.seq.0), (key, key));
+    }
+}
+
+#[tokio::test]
+async fn a_core_that_does_not_answer_at_all_makes_requests_unavailable_in_bounded_time() {
+    let mut edge = Edge::start().await;
+    let mut config = edge.config.clone();
+    config.cores[0].address = "127.0.0.1:9".to_owned();
+    config.observe = None;
+    let lonely = throng_gateway::Gateway::start(config).await.unwrap();
+    assert!(lonely.unready().is_some());
+    edge.addr = lonely.listen_addr();
+    let mut client = Client::greet(&edge).await;
+    let asked = Instant::now();
+    let answer = client.authenticate(crate::client::token("ann")).await;
+    assert!(matches!(answer, Message::Error(error) if error.code == 500));
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    client.expect_closed(500).await;
+}

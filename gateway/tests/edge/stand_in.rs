@@ -1,0 +1,358 @@
+//! An edge under test and the core node it talks to.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use throng_gateway::{ClientTlsFiles, ClusterTlsFiles, CoreAddress, Gateway, GatewayConfig, GatewayLimits};
+use throng_protocol::cluster::{
+    self, Answer, AppKey, ChannelInfo, Direction, Entry, EntryKind, FEED_LANE, FeedEvent, FeedRequest, Grant,
+    Page, PeerId, Refusal, Reply, Request, TokenAlgorithm,
+};
+use throng_protocol::code::Code;
+use throng_protocol::ids::{
+    ChannelId, ChannelNumber, ClientMessageId, EdgeId, Epoch, GroupId, NodeId, Seq, ShardId, Ts, UserId,
+    UserNumber,
+};
+use throng_protocol::placement::{ClusterMap, NodeInfo};
+use throng_transport::cluster::{LaneReader, LaneWriter};
+use throng_transport::dev_ca::DevCa;
+use throng_transport::{ClusterConnection, ClusterEndpoint, ClusterTls, serve_rpc};
+use tokio::sync::watch;
+
+pub const CLUSTER: &str = "test";
+pub const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
+pub const EPOCH: Epoch = Epoch(1);
+
+/// What the stand-in holds and how it misbehaves when told to.
+#[derive(Debug)]
+pub struct State {
+    logs: Mutex<BTreeMap<ChannelNumber, Vec<Entry>>>,
+    users: Mutex<HashMap<UserId, UserNumber>>,
+    /// Grows with every append; feeds look when it does.
+    grown: watch::Sender<usize>,
+    /// Users that management takes for members.
+    pub strangers: Mutex<Vec<UserId>>,
+    /// Answers to the next appends instead of appending.
+    pub refuse_appends: Mutex<Vec<Refusal>>,
+    /// Grants made before this many are taken for outdated by appends.
+    pub grants_void_below: AtomicUsize,
+    pub grants: AtomicUsize,
+    pub appends: AtomicUsize,
+    pub pages: AtomicUsize,
+    pub no_leader: AtomicBool,
+    /// Bumped to end all feed lanes.
+    pub cut_feeds: watch::Sender<usize>,
+    /// Entries that the next batch leaves out at its beginning.
+    pub skip: AtomicUsize,
+    map: Mutex<ClusterMap>,
+}
+
+/// Channels are named by their number.
+pub fn number(channel: &ChannelId) -> Option<ChannelNumber> {
+    channel.as_str().parse().ok().map(ChannelNumber)
+}
+
+impl State {
+    fn new() -> Self {
+        Self {
+            logs: Mutex::default(),
+            users: Mutex::default(),
+            grown: watch::Sender::new(0),
+            strangers: Mutex::default(),
+            refuse_appends: Mutex::default(),
+            grants_void_below: AtomicUsize::new(0),
+            grants: AtomicUsize::new(0),
+            appends: AtomicUsize::new(0),
+            pages: AtomicUsize::new(0),
+            no_leader: AtomicBool::new(false),
+            cut_feeds: watch::Sender::new(0),
+            skip: AtomicUsize::new(0),
+            map: Mutex::default(),
+        }
+    }
+
+    /// Appends as if another edge had sent it.
+    pub fn append(&self, channel: u64, key: u64, body: Bytes) -> Seq {
+        let mut logs = self.logs.lock();
+        let log = logs.entry(ChannelNumber(channel)).or_default();
+        let seq = Seq(log.len() as u64 + 1);
+        log.push(Entry {
+            seq,
+            ts: Ts(seq.0),
+            kind: EntryKind::Message,
+            sender_number: UserNumber(1),
+            sender: UserId::new("ann").unwrap(),
+            client_message_id: ClientMessageId(key),
+            body,
+        });
+        drop(logs);
+        self.grown.send_modify(|grown| *grown += 1);
+        seq
+    }
+
+    fn page(&self, channel: ChannelNumber, anchor: Seq, direction: Direction, limit: usize) -> Page {
+        let logs = self.logs.lock();
+        let log = logs.get(&channel).map(Vec::as_slice).unwrap_or_default();
+        let entries: Vec<Entry> = match direction {
+            Direction::After => log
+                .iter()
+                .filter(|entry| entry.seq > anchor)
+                .take(limit)
+                .cloned()
+                .collect(),
+            Direction::Before => {
+                let before: Vec<_> = log.iter().filter(|entry| entry.seq < anchor).collect();
+                before[before.len().saturating_sub(limit)..]
+                    .iter()
+                    .map(|entry| (*entry).clone())
+                    .collect()
+            }
+        };
+        let prev = entries.first().map_or(anchor, |entry| Seq(entry.seq.0 - 1));
+        Page {
+            epoch: EPOCH,
+            prev,
+            entries,
+            head: Seq(log.len() as u64),
+        }
+    }
+
+    fn answer(&self, request: Request) -> Answer {
+        let no = |code: Code| Refusal::Code {
+            code,
+            text: code.name().to_owned(),
+        };
+        if self.no_leader.load(Ordering::SeqCst) && !matches!(request, Request::Map | Request::App { .. }) {
+            return Err(Refusal::NotLeader { leader: None });
+        }
+        match request {
+            Request::Map => Ok(Reply::Map(self.map.lock().clone())),
+            Request::App { app } => Ok(Reply::App((app.as_str() == "app").then(|| {
+                vec![AppKey {
+                    kid: "1".to_owned(),
+                    algorithm: TokenAlgorithm::Hs256,
+                    material: Bytes::from_static(SECRET),
+                }]
+            }))),
+            Request::User { user, .. } => {
+                let mut users = self.users.lock();
+                let next = UserNumber(users.len() as u64 + 1);
+                Ok(Reply::User(*users.entry(user).or_insert(next)))
+            }
+            Request::Grant { group, user, .. } => {
+                if group.as_str() != "group" {
+                    return Err(no(Code::GroupUnknown));
+                }
+                if self.strangers.lock().contains(&user) {
+                    return Err(no(Code::NotMember));
+                }
+                let made = self.grants.fetch_add(1, Ordering::SeqCst);
+                let key_id = u32::try_from(made).unwrap();
+                Ok(Reply::Grant(Grant {
+                    key_id,
+                    claims: Bytes::new(),
+                    seal: [0; 32],
+                }))
+            }
+            Request::Channel { app, group, channel } => match number(&channel) {
+                Some(number) => Ok(Reply::Channel(ChannelInfo {
+                    app,
+                    group,
+                    channel,
+                    number,
+                    shard: ShardId(101),
+                })),
+                None => Err(no(Code::ChannelUnknown)),
+            },
+            Request::Append { append, .. } => {
+                self.appends.fetch_add(1, Ordering::SeqCst);
+                if (append.grant.key_id as usize) < self.grants_void_below.load(Ordering::SeqCst) {
+                    return Err(no(Code::NotMember));
+                }
+                if let Some(refusal) = self.refuse_appends.lock().pop() {
+                    return Err(refusal);
+                }
+                let seq = self.append(append.channel.0, append.client_message_id.0, append.body);
+                Ok(Reply::Appended {
+                    epoch: EPOCH,
+                    seq,
+                    ts: Ts(seq.0),
+                    repeat: false,
+                })
+            }
+            Request::Page {
+                channel,
+                anchor,
+                direction,
+                limit,
+                ..
+            } => {
+                self.pages.fetch_add(1, Ordering::SeqCst);
+                Ok(Reply::Page(self.page(channel, anchor, direction, limit as usize)))
+            }
+            _ => Ok(Reply::Done),
+        }
+    }
+
+    async fn feed(&self, mut writer: LaneWriter, mut reader: LaneReader) {
+        let mut grown = self.grown.subscribe();
+        let mut cut = self.cut_feeds.subscribe();
+        let mut feeds: BTreeMap<ChannelNumber, Seq> = BTreeMap::new();
+        loop {
+            let mut events = Vec::new();
+            tokio::select! {
+                Ok(()) = cut.changed() => return,
+                Ok(()) = grown.changed() => {}
+                frame = reader.next() => {
+                    let Ok(Some(frame)) = frame else { return };
+                    match cluster::decode(&frame).unwrap() {
+                        FeedRequest::Follow { channel, position } => {
+                            let channel = channel.number;
+                            let head = self.page(channel, Seq(0), Direction::After, 0).head;
+                            let from = if position.epoch == EPOCH { position.seq } else { head };
+                            feeds.insert(channel, from);
+                            events.push(FeedEvent::Opened { channel, epoch: EPOCH, from, head });
+                        }
+                        FeedRequest::Unfollow { channel } => drop(feeds.remove(&channel)),
+                    }
+                }
+            }
+            for (channel, sent) in &mut feeds {
+                let Page {
+                    mut entries,
+                    mut prev,
+                    ..
+                } = self.page(*channel, *sent, Direction::After, 300);
+                let Some(last) = entries.last().map(|entry| entry.seq) else {
+                    continue;
+                };
+                let skip = self.skip.swap(0, Ordering::SeqCst).min(entries.len() - 1);
+                if let Some(skipped) = entries.drain(..skip).next_back() {
+                    prev = skipped.seq;
+                }
+                *sent = last;
+                events.push(FeedEvent::Batch {
+                    channel: *channel,
+                    epoch: EPOCH,
+                    prev,
+                    entries,
+                });
+                // What did not fit comes with the next look.
+                grown.mark_changed();
+            }
+            for event in events {
+                if writer.write_one(cluster::encode(&event)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// An edge and the core node it talks to, on this machine.
+pub struct Edge {
+    pub gateway: Option<Gateway>,
+    pub core: Arc<State>,
+    pub addr: SocketAddr,
+    pub ca: PathBuf,
+    pub config: GatewayConfig,
+    _folder: tempfile::TempDir,
+}
+
+impl Edge {
+    pub async fn start() -> Self {
+        Self::with(GatewayLimits::default()).await
+    }
+
+    pub async fn with(limits: GatewayLimits) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = DevCa::open(folder.path()).unwrap();
+        let core = Arc::new(State::new());
+        let address = start_core(&ca, &core);
+        let public = ca.server("edge", &[]).unwrap();
+        let node = ca.node(PeerId::Edge(EdgeId(1)), CLUSTER).unwrap();
+        let config = GatewayConfig {
+            id: EdgeId(1),
+            name: Some("the edge".to_owned()),
+            cluster: CLUSTER.to_owned(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            observe: Some(([127, 0, 0, 1], 0).into()),
+            cores: vec![CoreAddress {
+                id: NodeId(1),
+                address: address.to_string(),
+            }],
+            tls: ClientTlsFiles {
+                cert: public.cert,
+                key: public.key,
+            },
+            cluster_tls: ClusterTlsFiles {
+                ca: node.ca,
+                cert: node.cert,
+                key: node.key,
+            },
+            edges: vec!["other:7443".to_owned()],
+            limits,
+        };
+        let gateway = Gateway::start(config.clone()).await.unwrap();
+        Self {
+            addr: gateway.listen_addr(),
+            gateway: Some(gateway),
+            core,
+            ca: ca.ca_file(),
+            config,
+            _folder: folder,
+        }
+    }
+}
+
+fn start_core(ca: &DevCa, state: &Arc<State>) -> SocketAddr {
+    let files = ca.node(PeerId::Core(NodeId(1)), CLUSTER).unwrap();
+    let tls = ClusterTls::load(&files.ca, &files.cert, &files.key, CLUSTER).unwrap();
+    let endpoint = ClusterEndpoint::bind(([127, 0, 0, 1], 0).into(), &tls).unwrap();
+    let addr = endpoint.local_addr().unwrap();
+    let node = NodeInfo {
+        id: NodeId(1),
+        address: addr.to_string(),
+    };
+    *state.map.lock() = ClusterMap::initial(vec![node], 1, 1, 1);
+    let state = Arc::clone(state);
+    tokio::spawn(async move {
+        while let Some(handshake) = endpoint.accept().await {
+            let connection = handshake.finish(Duration::from_secs(5)).await;
+            if let Ok(connection) = connection {
+                tokio::spawn(serve(Arc::clone(&state), connection));
+            }
+        }
+    });
+    addr
+}
+
+async fn serve(state: Arc<State>, connection: ClusterConnection) {
+    while let Ok((kind, writer, reader)) = connection.accept_lane().await {
+        let state = Arc::clone(&state);
+        tokio::spawn(async move {
+            if kind == FEED_LANE {
+                return state.feed(writer, reader).await;
+            }
+            let handler = |payload: Bytes| {
+                let state = Arc::clone(&state);
+                async move { cluster::encode(&state.answer(cluster::decode(&payload).unwrap())) }
+            };
+            let _ = serve_rpc(writer, reader, handler, 64).await;
+        });
+    }
+}
+
+pub fn group() -> GroupId {
+    GroupId::new("group").unwrap()
+}
+
+pub fn channel(number: u64) -> ChannelId {
+    ChannelId::new(&number.to_string()).unwrap()
+}
