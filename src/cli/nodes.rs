@@ -1,6 +1,5 @@
 //! `throng core` and `throng gateway`: one node from its configuration, until it is told to stop.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -112,7 +111,7 @@ pub async fn gateway(args: NodeArgs) -> Result<Exit, Failure> {
     say_ready();
     signals.next().await;
     tokio::select! {
-        () = gateway.drain(args.drain()) => {}
+        _ = gateway.drain(args.drain()) => {}
         () = signals.next() => {}
     }
     Ok(Exit::Holds)
@@ -146,6 +145,7 @@ fn core_config(file: &CoreFile) -> Result<CoreConfig, Failure> {
             replicas: file.shards.replicas,
         },
         timings: Default::default(),
+        storage: Default::default(),
     })
 }
 

@@ -122,11 +122,21 @@ async fn run(plan: &Plan, child: &mut Child, stop: &mut watch::Receiver<Stop>, e
                 Some(_) => {}
                 None => lines = None,
             },
-            _ = stop.wait_for(|now| *now > told) => {
-                told = *stop.borrow();
+            now = stop_after(stop, told) => {
+                told = now;
                 signal(child, if told == Stop::Now { Signal::KILL } else { Signal::TERM });
             }
         }
+    }
+}
+
+/// Waits until a stop is asked for beyond what the child was told.
+async fn stop_after(stop: &mut watch::Receiver<Stop>, told: Stop) -> Stop {
+    let asked = stop.wait_for(|now| *now > told).await.map(|now| *now);
+    match asked {
+        Ok(now) => now,
+        // `up` itself is ending; its end closes the child's stdin.
+        Err(_) => std::future::pending().await,
     }
 }
 
