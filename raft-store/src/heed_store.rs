@@ -50,13 +50,13 @@ impl Tables {
 
 /// The store of one node on LMDB.
 pub struct HeedStore {
-    // Dropped in this order: the writer writes what is queued, then the environment closes, then
-    // the folder is free for others.
+    // Dropped in this order: the writer writes what is queued, then the environment closes. The
+    // folder is free for others when both this and the writer's medium are gone.
     writer: Writer,
     env: Env<WithoutTls>,
     tables: Tables,
     metrics: Arc<StoreMetrics>,
-    _lock: folder::FolderLock,
+    _lock: Arc<folder::FolderLock>,
 }
 
 impl fmt::Debug for HeedStore {
@@ -70,7 +70,7 @@ impl fmt::Debug for HeedStore {
 impl HeedStore {
     /// Opens the store in a folder, creating both. `map_bytes` is [`MAP_BYTES`] except in tests.
     pub fn open(dir: &Path, map_bytes: usize) -> Result<Self, OpenError> {
-        let lock = folder::lock_and_check(dir)?;
+        let lock = Arc::new(folder::lock_and_check(dir)?);
         let data = dir.join("data");
         let io_error = |error| OpenError::io(dir, error);
         fs::create_dir_all(&data).map_err(io_error)?;
@@ -83,6 +83,7 @@ impl HeedStore {
         let medium = HeedMedium {
             env: env.clone(),
             tables,
+            _lock: Arc::clone(&lock),
         };
         let writer = Writer::spawn(medium, Arc::clone(&metrics)).map_err(io_error)?;
         Ok(Self {
@@ -130,6 +131,7 @@ fn open_tables(env: &Env<WithoutTls>) -> heed::Result<Tables> {
 struct HeedMedium {
     env: Env<WithoutTls>,
     tables: Tables,
+    _lock: Arc<folder::FolderLock>,
 }
 
 impl HeedMedium {

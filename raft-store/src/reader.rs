@@ -37,7 +37,7 @@ impl StateReader {
     }
 
     /// Several reads of one moment: `work` gets a view that stands still and the applied index it
-    /// is of. `apply` waits meanwhile: keep it short.
+    /// is of. `apply` of this shard waits meanwhile: keep it short.
     pub fn read<R>(&self, work: impl FnOnce(&dyn View, u64) -> R) -> R {
         self.state.with_view(|view| {
             let index = view.live.applied.log_id.map_or(0, |log_id| log_id.index);

@@ -10,14 +10,14 @@
 //! While the overlay's lock is held for reading, the merged view stands still: an entry reaches the
 //! store only after it is in the overlay, and leaves the overlay only under the lock for writing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use throng_protocol::ids::ShardId;
 use throng_protocol::placement::Plane;
@@ -85,6 +85,8 @@ pub(crate) struct ShardState {
     pub spool: PathBuf,
     pub live: RwLock<Live>,
     pub flushed: watch::Sender<Flushed>,
+    /// Batches that are durable and whose records may leave the overlay.
+    pub durable: Mutex<Vec<(u64, BTreeSet<Bytes>)>>,
 }
 
 impl ShardState {
@@ -136,6 +138,7 @@ impl ShardState {
                 applied,
                 overlay: BTreeMap::new(),
             }),
+            durable: Mutex::default(),
         })
     }
 
@@ -146,6 +149,23 @@ impl ShardState {
             state: self,
             live: &live,
         })
+    }
+
+    /// Drops what is durable from the overlay.
+    pub fn trim(&self, live: &mut Live) {
+        let durable = std::mem::take(&mut *self.durable.lock());
+        for (number, keys) in durable {
+            for key in keys {
+                // A later batch may have changed the record again; that one is not durable yet.
+                if live
+                    .overlay
+                    .get(&key)
+                    .is_some_and(|unflushed| unflushed.batch == number)
+                {
+                    live.overlay.remove(&key);
+                }
+            }
+        }
     }
 
     /// Waits until the disk is as far as `reached` wants.

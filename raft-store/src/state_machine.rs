@@ -101,6 +101,7 @@ impl StateMachine {
         let batch = self.last_batch + 1;
         let mut reply = ReplyBytes::default();
         let mut live = self.state.live.write();
+        self.state.trim(&mut live);
         for effect in effects {
             match effect {
                 Effect::Put { key, value } => {
@@ -146,6 +147,10 @@ impl StateMachine {
             return Ok(());
         }
         self.state.store.room().await;
+        if let Some(failure) = self.state.store.failure().borrow().clone() {
+            // What cannot be stored any more is not applied any further, and the replica stops.
+            return Err(failure.into());
+        }
         self.last_batch += 1;
         let number = self.last_batch;
         let (batch, applied) = self.batch_of(&round.keys);
@@ -237,7 +242,8 @@ fn next_batch(records: &mut RecordReader, shard: ShardId, generation: u32) -> io
     Ok(batch)
 }
 
-/// A batch of applied records is durable, or will never be.
+/// A batch of applied records is durable, or will never be. Runs on the node's writer, which must
+/// not wait for a reader of one shard.
 fn on_durable(
     state: &ShardState,
     number: u64,
@@ -247,16 +253,9 @@ fn on_durable(
     result: Result<(), StoreFailure>,
 ) {
     if result.is_ok() {
-        let mut live = state.live.write();
-        for key in keys {
-            // A later batch may have changed the record again; that one is not durable yet.
-            if live
-                .overlay
-                .get(&key)
-                .is_some_and(|unflushed| unflushed.batch == number)
-            {
-                live.overlay.remove(&key);
-            }
+        state.durable.lock().push((number, keys));
+        if let Some(mut live) = state.live.try_write() {
+            state.trim(&mut live);
         }
     }
     state.flushed.send_modify(|flushed| {

@@ -1,16 +1,12 @@
 //! Snapshots: as they travel, and what an interrupted install leaves.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/support.rs"]
-mod support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::support::{FaultyStore, SHARD, Seen, apply, dump, heed, model, normal, put_app, settled, shard};
 use bytes::Bytes;
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
-use support::{FaultyStore, SHARD, Seen, apply, dump, heed, model, normal, put_app, settled, shard};
 use tempfile::TempDir;
 use throng_protocol::ids::ShardId;
 use throng_protocol::placement::Plane;

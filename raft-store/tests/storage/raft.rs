@@ -1,14 +1,11 @@
 //! The storage under openraft itself: three replicas in one process, talking in the wire's bytes.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/support.rs"]
-mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::{SHARD, Seen, dump, heed, model, put_app};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -19,7 +16,6 @@ use openraft::raft::{
 };
 use openraft::{EmptyNode, Raft};
 use parking_lot::Mutex;
-use support::{SHARD, Seen, dump, heed, model, put_app};
 use tempfile::TempDir;
 use throng_protocol::placement::Plane;
 use throng_raft_store::types::{Snapshot, Vote};

@@ -1,14 +1,10 @@
 //! What a replica finds when its process comes back, and what it refuses.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/support.rs"]
-mod support;
 
 use std::path::Path;
 
+use crate::support::{SHARD, Seen, append, apply, blank, dump, heed, model, normal, put_app, settled, shard};
 use bytes::Bytes;
 use openraft::storage::{RaftLogReader, RaftLogStorage, RaftStateMachine};
-use support::{SHARD, append, apply, blank, dump, heed, model, normal, put_app, settled, shard};
 use tempfile::TempDir;
 use throng_protocol::placement::Plane;
 use throng_raft_store::types::{Entry, Vote, log_id};
@@ -164,7 +160,7 @@ async fn flip_each(dir: &Path, table: Table, notices: impl AsyncFn(Result<Shard,
             write(dir, table, &key, Bytes::from(damaged)).await;
             let store = heed(dir);
             let node = NodeStore::over(store, &dir.join("spool")).unwrap();
-            let opened = node.shard(SHARD, Plane::Meta, std::sync::Arc::new(support::Seen::default()));
+            let opened = node.shard(SHARD, Plane::Meta, std::sync::Arc::new(Seen::default()));
             assert!(notices(opened).await, "bit {bit} of {key:?} in {table}");
             drop(node);
             write(dir, table, &key, value.clone()).await;

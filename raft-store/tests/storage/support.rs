@@ -1,12 +1,5 @@
 //! What the tests share: shards on real stores, commands that leave records, and a store that can
 //! stop accepting batches, as a crash or a full disk would make it.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-#![allow(
-    dead_code,
-    missing_docs,
-    clippy::allow_attributes,
-    reason = "each test binary uses a part; names say what the parts are"
-)]
 
 use std::collections::BTreeMap;
 use std::io;
@@ -45,7 +38,7 @@ pub fn put_app(name: &str, size: usize) -> Bytes {
         .map(|number| AppKey {
             kid: format!("k{number}"),
             algorithm: TokenAlgorithm::Hs256,
-            material: Bytes::from(vec![name.len() as u8; size.min(1_000).max(32)]),
+            material: Bytes::from(vec![name.len() as u8; size.clamp(32, 1_000)]),
         })
         .collect();
     Command::Meta(MetaCommand::PutApp {
@@ -179,6 +172,63 @@ impl Store for FaultyStore {
 
     fn failure(&self) -> watch::Receiver<Option<StoreFailure>> {
         self.failure.subscribe()
+    }
+
+    fn metrics(&self) -> &StoreMetrics {
+        self.inner.metrics()
+    }
+}
+
+/// Holds batches back until they are let go, as a disk does whose syncs hang.
+#[derive(Debug)]
+pub struct HeldStore {
+    inner: Arc<dyn Store>,
+    held: Mutex<Option<Held>>,
+}
+
+#[derive(Default)]
+struct Held(Vec<(Batch, OnDurable)>);
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} batches", self.0.len())
+    }
+}
+
+impl HeldStore {
+    pub fn new(inner: Arc<dyn Store>) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            held: Mutex::new(Some(Held::default())),
+        })
+    }
+
+    pub fn release(&self) {
+        let mut held = self.held.lock();
+        for (batch, on_durable) in held.take().unwrap().0 {
+            self.inner.submit(batch, on_durable);
+        }
+    }
+}
+
+impl Store for HeldStore {
+    fn read(&self, work: &mut dyn FnMut(&dyn Reads) -> Result<(), StoreFailure>) -> Result<(), StoreFailure> {
+        self.inner.read(work)
+    }
+
+    fn submit(&self, batch: Batch, on_durable: OnDurable) {
+        match &mut *self.held.lock() {
+            Some(held) => held.0.push((batch, on_durable)),
+            None => self.inner.submit(batch, on_durable),
+        }
+    }
+
+    fn room(&self) -> StoreFuture<'_> {
+        self.inner.room()
+    }
+
+    fn failure(&self) -> watch::Receiver<Option<StoreFailure>> {
+        self.inner.failure()
     }
 
     fn metrics(&self) -> &StoreMetrics {

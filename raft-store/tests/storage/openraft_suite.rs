@@ -1,9 +1,6 @@
 //! openraft's own suite for storage, on LMDB.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-#[path = "support/support.rs"]
-mod support;
-
+use crate::support;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tempfile::TempDir;
