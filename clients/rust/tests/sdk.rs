@@ -1,5 +1,7 @@
 //! The SDK over the real transport, against a server in memory.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail their test")]
+
 #[path = "sdk/server.rs"]
 mod server;
 
@@ -10,9 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use server::{TOKEN, World};
 use throng_client::{
-    ChannelId, Class, Client, ClientConfig, ClientMessageId, CloseReason, Code, ConnectError, Delivery,
-    DeviceId, Direction, From, GroupId, LocalStore, MemoryStore, Seq, State, StaticToken, StoredSend,
-    Subscription,
+    ChannelId, Class, Client, ClientConfig, ClientEndpoint, ClientMessageId, CloseReason, Code, ConnectError,
+    Delivery, DeviceId, Direction, From, GroupId, LocalStore, MemoryStore, Seq, State, StaticToken,
+    StoredSend, Subscription,
 };
 
 fn names() -> (GroupId, ChannelId) {
@@ -33,6 +35,13 @@ async fn take(subscription: &mut Subscription, count: usize) -> Vec<Delivery> {
         taken.push(next.expect("an entry in time").expect("the stream goes on"));
     }
     taken
+}
+
+async fn until_open(client: &Client, wanted: u32) {
+    let mut state = client.state();
+    let open = |state: &State| matches!(state, State::Open { connection, .. } if *connection == wanted);
+    let waited = tokio::time::timeout(Duration::from_secs(10), state.wait_for(open)).await;
+    waited.expect("open in time").expect("the client lives");
 }
 
 /// Checks that deliveries follow each other from a position on.
@@ -87,20 +96,18 @@ async fn a_dropped_connection_resumes_on_another_edge_without_loss_or_repeat() {
     let client = Client::connect(config(&world, edges)).await.unwrap();
     let mut entries = client.subscribe(&group, &channel, From::Head).await.unwrap();
     let mut taken = Vec::new();
-    for _ in 0..4 {
+    for connection in 1..=4 {
+        until_open(&client, connection).await;
         world.append(&group, &channel, 50, 100);
         taken.extend(take(&mut entries, 20).await);
-        let mut state = client.state();
-        let open = |state: &State| matches!(state, State::Open { .. });
-        let waited = tokio::time::timeout(Duration::from_secs(10), state.wait_for(open)).await;
-        waited.expect("open in time").expect("the client lives");
         assert!(client.drop_connection().await.is_some());
     }
-    taken.extend(take(&mut entries, 120).await);
+    until_open(&client, 5).await;
+    world.append(&group, &channel, 1, 100);
+    taken.extend(take(&mut entries, 121).await);
     assert_follows(0, &taken);
-    let last = taken.last().unwrap();
-    assert!(last.connection > 2);
-    assert!(taken.iter().any(|entry| entry.edge != last.edge));
+    assert_eq!(taken.last().unwrap().connection, 5);
+    assert!(taken.windows(2).any(|pair| pair[0].edge != pair[1].edge));
 }
 
 #[tokio::test]
@@ -281,4 +288,30 @@ async fn what_a_run_left_unanswered_the_next_run_repeats_and_positions_go_on() {
     let mut entries = client.subscribe(&group, &channel, From::Stored).await.unwrap();
     assert_eq!(entries.start().seq, Seq(3));
     assert_follows(3, &take(&mut entries, 3).await);
+}
+
+#[tokio::test]
+async fn clients_of_one_process_share_a_socket() {
+    let (world, (group, channel)) = (World::new(), names());
+    let edges = vec![world.edge("edge-1"), world.edge("edge-2")];
+    let endpoint = Arc::new(ClientEndpoint::new(&world.trust()).unwrap());
+    let clients = (0..20).map(|seed| {
+        let mut config = config(&world, edges.clone());
+        config.endpoint = Some(endpoint.clone());
+        config.seed = seed;
+        Client::connect(config)
+    });
+    let clients = futures_util::future::try_join_all(clients).await.unwrap();
+    let subscriptions = clients
+        .iter()
+        .map(|client| client.subscribe(&group, &channel, From::Head));
+    let mut subscriptions = futures_util::future::try_join_all(subscriptions).await.unwrap();
+    clients[0].rebind().await.unwrap();
+    let sends = clients
+        .iter()
+        .map(|client| client.send(&group, &channel, "hello"));
+    futures_util::future::try_join_all(sends).await.unwrap();
+    for subscription in &mut subscriptions {
+        assert_follows(0, &take(subscription, 20).await);
+    }
 }

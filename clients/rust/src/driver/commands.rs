@@ -186,7 +186,7 @@ impl Driver {
     }
 
     fn begin_subscription(&mut self, key: Key, at: &SubscribedAt, reply: Answered<Subscription>) {
-        let subscription = self.add_sink(key.clone(), at);
+        let subscription = self.add_sink(key, at);
         if let Err(Ok(unclaimed)) = reply.send(Ok(subscription)) {
             // The caller is gone; dropping the subscription gives it up.
             drop(unclaimed);

@@ -8,7 +8,8 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use throng_protocol::code::{Class, Code};
 use throng_protocol::frame::Frame;
 use throng_protocol::session::client::DisconnectReason;
-use throng_transport::{FrameReadError, FrameReader, FrameWriter, Link, LinkClosed, QuicLink};
+use throng_protocol::session::{STREAM_BULK, STREAM_LIVE};
+use throng_transport::{FrameReadError, FrameReader, FrameWriter, Link, LinkClosed, QuicLink, RecvHalf};
 
 use super::{Control, Driver, Leave};
 use crate::config::TokenError;
@@ -42,7 +43,7 @@ enum Input {
     Command(Option<super::Command>),
     Frame(Result<Option<Frame>, FrameReadError>),
     Stream(Option<StreamTurn>),
-    Opened(Result<Box<dyn throng_transport::RecvHalf>, LinkClosed>),
+    Opened(Result<Box<dyn RecvHalf>, LinkClosed>),
     Written(bool),
     Token(Result<String, TokenError>),
     Wake,
@@ -139,7 +140,7 @@ impl Driver {
                     online.streams.push(read_stream(reader));
                 }
             }
-            Input::Opened(Ok(half)) => online.streams.push(read_stream(FrameReader::new(half))),
+            Input::Opened(Ok(half)) => online.streams.push(begin_stream(half)),
             Input::Written(true) => online.outgoing.clear(),
             Input::Token(token) => return self.handle_token(token),
             Input::Wake => self.handle_wake(),
@@ -264,6 +265,26 @@ impl Driver {
         };
         let _ = tokio::time::timeout(FAREWELL, written).await;
     }
+}
+
+/// Reads a stream's first byte, its kind, and then frames. A kind of a later version is stopped: an
+/// edge writes nothing there that this client must have.
+fn begin_stream(mut half: Box<dyn RecvHalf>) -> BoxFuture<'static, StreamTurn> {
+    async move {
+        match half.read_chunk(1).await {
+            Ok(Some(kind)) if matches!(kind[..], [STREAM_LIVE | STREAM_BULK]) => {
+                read_stream(FrameReader::new(half)).await
+            }
+            Ok(kind) => {
+                if kind.is_some() {
+                    half.stop(0);
+                }
+                (FrameReader::new(half), Ok(Vec::new()))
+            }
+            Err(error) => (FrameReader::new(half), Err(error.into())),
+        }
+    }
+    .boxed()
 }
 
 /// Waits for a stream's next frame and takes what came with it.

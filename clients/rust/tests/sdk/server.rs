@@ -11,6 +11,7 @@ use bytes::Bytes;
 use throng_protocol::code::{CLOSE_NORMAL, Code};
 use throng_protocol::ids::*;
 use throng_protocol::message::*;
+use throng_protocol::session::STREAM_LIVE;
 use throng_transport::dev_ca::DevCa;
 use throng_transport::{FrameReader, FrameWriter, Limits, Link, QuicLink, ServerEndpoint, ServerTls, Trust};
 use tokio::sync::watch;
@@ -325,8 +326,22 @@ impl Connection {
 
 /// One stream per subscription; ends with its link.
 async fn deliver(world: Arc<World>, link: QuicLink, channel: ChannelNumber, mut cursor: Seq) {
+    // A stream of a later version comes first; clients go on without it.
+    let Ok(half) = link.open_uni().await else { return };
+    let mut later = FrameWriter::new(half);
+    if later
+        .write_one(Bytes::from_static(&[99, 0xff, 0xff, 0xff, 0xff]))
+        .await
+        .is_err()
+    {
+        return;
+    }
+    later.finish();
     let Ok(half) = link.open_uni().await else { return };
     let mut lane = FrameWriter::new(half);
+    if lane.write_one(Bytes::from_static(&[STREAM_LIVE])).await.is_err() {
+        return;
+    }
     let mut changed = world.changed.subscribe();
     loop {
         changed.borrow_and_update();
