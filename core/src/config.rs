@@ -220,7 +220,7 @@ impl CoreConfig {
             snapshot_every,
             ..
         } = self.storage;
-        if mib_max < STORE_MIB_MIN || mib_max > usize::MAX / MIB || snapshot_every == 0 {
+        if !(STORE_MIB_MIN..=usize::MAX / MIB).contains(&mib_max) || snapshot_every == 0 {
             return Err(format!(
                 "storage.mib_max is {STORE_MIB_MIN} or more, and storage.snapshot_every 1 or more"
             ));

@@ -86,5 +86,9 @@ pub const CLOCK_INTERVAL: Duration = Duration::from_secs(2);
 /// Rounds trips longer than this say too little about the other clock to be used.
 pub const CLOCK_ROUND_TRIP_MAX: Duration = Duration::from_millis(250);
 
-/// How long one round of looking at leaders waits during a drain.
-pub const DRAIN_POLL: Duration = Duration::from_millis(20);
+/// How long a drain waits for one voter to take a shard over; it takes a few milliseconds.
+pub const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// How often a drain offers a shard to each other voter: one that is behind takes the next offer.
+/// When the whole cluster drains, nobody takes any.
+pub const HAND_OVER_ROUNDS: usize = 4;

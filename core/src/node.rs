@@ -13,7 +13,7 @@ use throng_raft_store::{NodeStore, Shard, StoreOptions};
 use throng_transport::{ClusterEndpoint, ClusterPool, ClusterTls};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,7 +23,7 @@ use crate::config::CoreConfig;
 use crate::core::Core;
 use crate::error::CoreError;
 use crate::feed::FeedRegistry;
-use crate::limits::DRAIN_POLL;
+use crate::limits::{HAND_OVER_ROUNDS, HAND_OVER_TIMEOUT};
 use crate::listen::Listener;
 use crate::metrics::Metrics;
 use crate::observer::ShardObserver;
@@ -64,6 +64,7 @@ struct Parts {
     feeds: Arc<FeedRegistry>,
     metrics: Metrics,
     raft: RaftServer,
+    draining: CancellationToken,
 }
 
 /// An opened replica, before its Raft group runs.
@@ -96,11 +97,13 @@ impl CoreNode {
         };
         let pool = ClusterPool::new(Arc::clone(&endpoint));
         let initial = config.initial_map();
+        let (draining, metrics) = (CancellationToken::new(), Metrics::default());
         let parts = Parts {
             peers: Arc::new(Peers::new(pool, &initial)),
             feeds: Arc::default(),
-            metrics: Metrics::default(),
-            raft: RaftServer::default(),
+            raft: RaftServer::new(draining.clone(), metrics.clone()),
+            metrics,
+            draining,
             config,
             clock,
             store,
@@ -248,7 +251,7 @@ impl Parts {
             peers: self.peers,
             feeds: self.feeds,
             metrics: self.metrics,
-            draining: CancellationToken::new(),
+            draining: self.draining,
             requests: TaskTracker::new(),
         });
         let node = CoreNode {
@@ -321,6 +324,7 @@ impl CoreNode {
         self.spawn(listener.run(Arc::clone(&self.endpoint)));
         for replica in core.replicas() {
             self.spawn(bootstrap::form(core.id(), Arc::clone(replica)));
+            self.spawn(end_feeds(Arc::clone(core), Arc::clone(replica)));
             // The one plane with outboxes so far.
             if replica.plane() == Plane::Management {
                 self.spawn(outbox::run(Arc::clone(core), Arc::clone(replica)));
@@ -346,11 +350,18 @@ impl CoreNode {
     }
 }
 
-/// Hands a shard to its other voters in turn until this node does not lead it.
+/// Tells the followers of a replica's channels when it has stopped: silence would look like quiet
+/// channels.
+async fn end_feeds(core: Arc<Core>, replica: Arc<Replica>) {
+    replica.stopped().await;
+    core.feeds().replaced(replica.shard());
+}
+
+/// Hands a shard to its other voters in turn until this node does not lead it, or none takes it.
 async fn hand_over(me: NodeId, replica: &Replica) {
     let others: Vec<NodeId> = replica.voters().iter().copied().filter(|node| *node != me).collect();
     let mut leadership = replica.handle().watch_leadership();
-    for to in others.iter().cycle() {
+    for to in others.iter().cycle().take(others.len() * HAND_OVER_ROUNDS) {
         if !leadership.borrow_and_update().leads {
             return;
         }
@@ -359,9 +370,7 @@ async fn hand_over(me: NodeId, replica: &Replica) {
         }
         // A follower that is behind or away does not take over; another may.
         let moved = leadership.wait_for(|now| !now.leads);
-        if tokio::time::timeout(DRAIN_POLL * 10, moved).await.is_err() {
-            sleep(DRAIN_POLL).await;
-        }
+        let _ = tokio::time::timeout(HAND_OVER_TIMEOUT, moved).await;
     }
 }
 

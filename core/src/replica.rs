@@ -96,6 +96,20 @@ impl Replica {
         self.handle.linearize().await.map_err(|error| self.refusal(error))
     }
 
+    /// Refuses unless this replica leads: what only a leader judges is not judged elsewhere.
+    pub fn must_lead(&self) -> Result<(), Refusal> {
+        self.check()?;
+        self.handle.must_lead().map_err(|error| self.refusal(error))
+    }
+
+    /// Waits for the end of the Raft group and stops serving then.
+    pub async fn stopped(&self) {
+        let mut leadership = self.handle.watch_leadership();
+        while leadership.changed().await.is_ok() {}
+        let reason = self.failure().unwrap_or_else(|| "its Raft group has stopped".to_owned());
+        self.fail(&reason);
+    }
+
     /// Waits for the turn to lease user numbers.
     pub async fn lease_turn(&self) -> MutexGuard<'_, ()> {
         self.leasing.lock().await

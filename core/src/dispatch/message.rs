@@ -18,6 +18,7 @@ use crate::grant;
 /// command is applied.
 pub(super) async fn append(core: &Core, shard: ShardId, append: Append) -> Answer {
     let replica = core.replica_of(shard, Plane::Message)?;
+    replica.must_lead()?;
     let bytes = append.body.len();
     if bytes > BODY_BYTES_MAX {
         return Err(refused(

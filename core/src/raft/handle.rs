@@ -133,8 +133,20 @@ impl ShardHandle {
         &self.raft
     }
 
+    /// Refuses unless this replica leads, as far as it knows.
+    pub fn must_lead(&self) -> Result<(), ProposeError> {
+        let now = *self.leadership.borrow();
+        if now.leads {
+            return Ok(());
+        }
+        Err(ProposeError::NotLeader {
+            leader: now.leader.filter(|leader| *leader != self.me),
+        })
+    }
+
     /// Commits and applies a command; answers what the state machine replied.
     pub async fn propose(&self, command: Bytes) -> Result<Bytes, ProposeError> {
+        self.must_lead()?;
         let kib = u32::try_from(command.len() / 1024 + 1).unwrap_or(u32::MAX);
         let permit = self.in_flight.try_acquire_many(kib);
         let _permit = permit.map_err(|_| ProposeError::Overloaded)?;
@@ -159,6 +171,7 @@ impl ShardHandle {
     /// Waits until a quorum has confirmed that this replica leads, and everything committed before
     /// the call is applied: what is read then is linearizable.
     pub async fn linearize(&self) -> Result<(), ProposeError> {
+        self.must_lead()?;
         let confirming = async {
             loop {
                 match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {

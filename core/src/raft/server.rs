@@ -9,14 +9,17 @@ use throng_protocol::cluster;
 use throng_protocol::ids::{NodeId, ShardId};
 use throng_raft_store::{SnapshotReceiver, StateReader};
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use super::wire::{RaftAnswer, RaftBody, RaftRequest};
 use super::{Raft, ShardHandle};
+use crate::metrics::Metrics;
 
 /// The groups of this node.
-#[derive(Default)]
 pub(crate) struct RaftServer {
     groups: HashMap<ShardId, Group>,
+    draining: CancellationToken,
+    metrics: Metrics,
 }
 
 struct Group {
@@ -32,6 +35,15 @@ struct Incoming {
 }
 
 impl RaftServer {
+    /// No groups yet; leadership is not taken over once `draining`.
+    pub fn new(draining: CancellationToken, metrics: Metrics) -> Self {
+        Self {
+            groups: HashMap::new(),
+            draining,
+            metrics,
+        }
+    }
+
     /// Adds a group. All are added before the first message is taken.
     pub fn add(&mut self, handle: &ShardHandle, reader: StateReader) {
         let group = Group {
@@ -45,12 +57,18 @@ impl RaftServer {
     /// Answers one message.
     pub async fn answer(self: Arc<Self>, from: NodeId, request: Bytes) -> Bytes {
         let answer = match cluster::decode::<RaftRequest>(&request) {
+            Ok(RaftRequest { body: RaftBody::Transfer(_), .. }) if self.draining.is_cancelled() => {
+                RaftAnswer::Failed("this node is draining as well".to_owned())
+            }
             Ok(request) => match self.groups.get(&request.shard) {
                 Some(group) => group.take(from, request.body).await.unwrap_or_else(RaftAnswer::Failed),
                 None => RaftAnswer::Failed(format!("shard {} is not on this node", request.shard)),
             },
             Err(error) => RaftAnswer::Failed(error.to_string()),
         };
+        if matches!(answer, RaftAnswer::SnapshotInstalled { .. }) {
+            self.metrics.snapshots_installed.inc();
+        }
         cluster::encode(&answer)
     }
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use throng_core::{Clock, SystemClock};
-use throng_protocol::cluster::{FeedEvent, FeedRequest, Grant, Reply, Request};
+use throng_protocol::cluster::{ChannelInfo, FeedEvent, Refusal, Reply, Request};
 use throng_protocol::code::Code;
-use throng_protocol::ids::{Epoch, Position, Seq};
-use tokio::time::{Instant, sleep};
+use throng_protocol::ids::{Epoch, Seq};
+use tokio::time::Instant;
 
 use crate::feeds::{collect, take};
 use crate::support::{
-    PATIENCE, TestCluster, append, app, channel, group, http, management_of, message_of,
+    TestCluster, TestFeed, append, app, channel, group, http, management_of, message_of, until,
 };
 
 fn bodies(count: u64) -> Vec<String> {
@@ -27,16 +27,7 @@ async fn appends_and_feeds_go_on_when_the_leader_is_lost() {
     let grant = edge.grant("town", "ann", ann).await.unwrap();
     let leader = cluster.leader_of(hall.shard).await;
     let mut feed = edge.feed(leader).await;
-    let position = Position {
-        epoch: Epoch(1),
-        seq: Seq(0),
-    };
-    feed.send(&FeedRequest::Follow {
-        channel: hall.clone(),
-        position,
-    })
-    .await;
-    assert!(matches!(feed.next().await, Some(FeedEvent::Opened { .. })));
+    feed.follow(&hall, 0).await;
     for n in 1..=20 {
         edge.append(&hall, &grant, n, &format!("message {n}")).await.unwrap();
     }
@@ -54,16 +45,7 @@ async fn appends_and_feeds_go_on_when_the_leader_is_lost() {
     assert_eq!((repeated.seq, repeated.repeat), (Seq(20), true));
 
     let mut feed = edge.feed(cluster.leader_of(hall.shard).await).await;
-    let position = Position {
-        epoch: Epoch(1),
-        seq: Seq(seen.len() as u64),
-    };
-    feed.send(&FeedRequest::Follow {
-        channel: hall.clone(),
-        position,
-    })
-    .await;
-    assert!(matches!(feed.next().await, Some(FeedEvent::Opened { .. })));
+    feed.follow(&hall, seen.len() as u64).await;
     collect(&mut feed, &hall, &mut seen, 40).await;
     assert_eq!(seen, bodies(40));
     assert_eq!(edge.history(&hall).await, bodies(40));
@@ -72,32 +54,12 @@ async fn appends_and_feeds_go_on_when_the_leader_is_lost() {
     cluster.start_node(leader).await;
     cluster.ready().await;
     let mut feed = edge.feed(leader).await;
-    follow_from_start(&mut feed, &hall, 40).await;
+    whole(&mut feed, &hall, 40).await;
 }
 
-/// Follows a channel from its first entry until `count` entries have come, asking again while the
-/// replica is behind.
-async fn follow_from_start(
-    feed: &mut crate::support::TestFeed,
-    channel: &throng_protocol::cluster::ChannelInfo,
-    count: usize,
-) {
-    let deadline = Instant::now() + PATIENCE;
-    let follow = FeedRequest::Follow {
-        channel: channel.clone(),
-        position: Position {
-            epoch: Epoch(1),
-            seq: Seq(0),
-        },
-    };
-    loop {
-        feed.send(&follow).await;
-        match feed.next().await {
-            Some(FeedEvent::Opened { .. }) => break,
-            other => assert!(Instant::now() < deadline, "{other:?}"),
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
+/// Reads a channel from its first entry until `count` entries have come.
+async fn whole(feed: &mut TestFeed, channel: &ChannelInfo, count: usize) {
+    feed.follow(channel, 0).await;
     let mut seen = Vec::new();
     collect(feed, channel, &mut seen, count).await;
     assert_eq!(seen, bodies(count as u64));
@@ -163,11 +125,7 @@ async fn a_channel_is_opened_though_the_leader_was_lost_before_it_told_the_messa
         let edge = edge.clone();
         async move { edge.ask_node(first, &create).await }
     });
-    let deadline = Instant::now() + PATIENCE;
-    while cluster.applied(third, management) == committed {
-        assert!(Instant::now() < deadline, "the channel was not committed");
-        sleep(Duration::from_millis(5)).await;
-    }
+    until("the channel is committed", || cluster.applied(third, management) > committed).await;
     cluster.kill(first).await;
     assert_eq!(cluster.applied(third, message), opened, "the message shard has a leader already");
     assert!(!matches!(asking.await.unwrap(), Some(Ok(_))), "the channel was said to be open");
@@ -221,13 +179,16 @@ async fn a_replica_that_was_away_for_long_gets_a_snapshot() {
     let grant = edge.grant("town", "ann", ann).await.unwrap();
     let away = (cluster.leader_of(hall.shard).await + 1) % 3;
     cluster.kill(away).await;
-    for n in 1..=300 {
+    for n in 1..=600 {
         edge.append(&hall, &grant, n, &format!("message {n}")).await.unwrap();
     }
     cluster.start_node(away).await;
     cluster.ready().await;
     let mut feed = edge.feed(away).await;
-    follow_from_start(&mut feed, &hall, 300).await;
+    whole(&mut feed, &hall, 600).await;
+    let (_, metrics) = http(cluster.node(away).observe_address().unwrap(), "/metrics").await;
+    let installed = metrics.lines().find(|line| line.starts_with("throng_core_snapshots_installed_total"));
+    assert!(installed.is_some_and(|line| !line.ends_with(" 0")), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -243,11 +204,13 @@ async fn a_node_whose_store_is_full_says_why_and_acknowledges_nothing() {
     let hall = edge.create_channel("town", "hall", ann).await;
     cluster.lead(2, hall.shard).await;
     let grant = edge.grant("town", "ann", ann).await.unwrap();
+    let mut feed = edge.feed(2).await;
+    feed.follow(&hall, 0).await;
     let body = "x".repeat(100 * 1024);
     let mut acked = 0;
     for n in 1..=80 {
         // Whoever leads then: the node with the small store first, another later.
-        if append_anywhere(&edge, &append(&hall, &grant, n, &body)).await {
+        if edge.append_anywhere(2, &append(&hall, &grant, n, &body)).await {
             acked += 1;
         }
     }
@@ -256,7 +219,7 @@ async fn a_node_whose_store_is_full_says_why_and_acknowledges_nothing() {
     let failed = status.shards.iter().find(|status| status.shard == hall.shard).unwrap();
     assert!(failed.failed.is_some(), "{status:?}");
     let refusal = edge.ask_node(2, &append(&hall, &grant, 81, "message 81")).await;
-    let Some(Err(throng_protocol::cluster::Refusal::Code { code, text })) = refusal else {
+    let Some(Err(Refusal::Code { code, text })) = refusal else {
         panic!("{refusal:?}")
     };
     assert_eq!(code, Code::StoreFailed, "{text}");
@@ -264,20 +227,17 @@ async fn a_node_whose_store_is_full_says_why_and_acknowledges_nothing() {
     assert!(status.contains("503"), "{status}");
     assert!(reasons.contains("has stopped"), "{reasons}");
     assert_eq!(edge.history(&hall).await.len(), 80);
-}
-
-/// Appends at whichever node takes it, as an edge does: a replica that has stopped is passed over.
-async fn append_anywhere(edge: &crate::support::TestPeer, request: &Request) -> bool {
-    let deadline = Instant::now() + PATIENCE;
-    let mut place = 2;
-    while Instant::now() < deadline {
-        if let Some(Ok(Reply::Appended { .. })) = edge.ask_node(place, request).await {
-            return true;
+    // The feed does not fall silent: it says that it has ended.
+    let refused = loop {
+        match feed.next().await {
+            Some(FeedEvent::Batch { .. }) => {}
+            other => break other,
         }
-        place = (place + 1) % 3;
-        sleep(Duration::from_millis(20)).await;
-    }
-    false
+    };
+    let Some(FeedEvent::Refused { refusal: Refusal::Code { code, .. }, .. }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(code, Code::StoreFailed);
 }
 
 /// A clock that runs ahead.
@@ -299,12 +259,8 @@ async fn a_node_whose_clock_is_ahead_leads_nothing() {
     cluster.ready().await;
     let edge = cluster.edge();
     let map = edge.map().await;
-    let deadline = Instant::now() + PATIENCE;
     let led = |place: usize| cluster.node(place).leads().len();
-    while led(2) > 0 || led(0) + led(1) < map.shards.len() {
-        assert!(Instant::now() < deadline, "it still leads {:?}", cluster.node(2).leads());
-        sleep(Duration::from_millis(50)).await;
-    }
+    until("the others lead all shards", || led(2) == 0 && led(0) + led(1) == map.shards.len()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -313,7 +269,7 @@ async fn a_node_tells_what_it_does_over_http() {
     let edge = cluster.edge();
     let ann = edge.create_group("town", "ann").await;
     let hall = edge.create_channel("town", "hall", ann).await;
-    let grant: Grant = edge.grant("town", "ann", ann).await.unwrap();
+    let grant = edge.grant("town", "ann", ann).await.unwrap();
     edge.append(&hall, &grant, 1, "message 1").await.unwrap();
     edge.append(&hall, &grant, 1, "message 1").await.unwrap();
     let leader = cluster.leader_of(hall.shard).await;

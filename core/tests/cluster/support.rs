@@ -16,7 +16,7 @@ use throng_protocol::cluster::{
 };
 use throng_protocol::code::Code;
 use throng_protocol::ids::{
-    AppId, ChannelId, ClientMessageId, EdgeId, Epoch, GroupId, NodeId, Seq, ShardId, UserId, UserNumber,
+    AppId, ChannelId, ClientMessageId, EdgeId, Epoch, GroupId, NodeId, Position, Seq, ShardId, UserId, UserNumber,
 };
 use throng_protocol::placement::{ClusterMap, PlacementKey};
 use throng_transport::cluster::{LaneReader, LaneWriter};
@@ -106,9 +106,12 @@ impl TestCluster {
     pub async fn start_node_with_clock(&mut self, place: usize, clock: SharedClock) {
         let deadline = Instant::now() + PATIENCE;
         let node = loop {
-            // Tasks of a node that ran here before may hold its store for a moment longer than it.
+            // Tasks of a node that ran here before may hold its store and its socket for a moment
+            // longer than it.
             match CoreNode::start_with_clock(self.configs[place].clone(), clock.clone()).await {
-                Err(CoreError::Locked { .. }) if Instant::now() < deadline => {
+                Err(CoreError::Locked { .. } | CoreError::AddressInUse { .. })
+                    if Instant::now() < deadline =>
+                {
                     sleep(Duration::from_millis(10)).await;
                 }
                 started => break started.unwrap(),
@@ -316,6 +319,21 @@ impl TestPeer {
         }
     }
 
+    /// Appends at whichever node takes it, beginning with one, as an edge does: a replica that has
+    /// stopped is passed over.
+    pub async fn append_anywhere(&self, first: usize, request: &Request) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        let mut place = first;
+        while Instant::now() < deadline {
+            if let Some(Ok(Reply::Appended { .. })) = self.ask_node(place, request).await {
+                return true;
+            }
+            place = (place + 1) % self.nodes.len();
+            sleep(Duration::from_millis(20)).await;
+        }
+        false
+    }
+
     pub async fn feed(&self, place: usize) -> TestFeed {
         let (id, address) = self.nodes[place];
         let deadline = Instant::now() + PATIENCE;
@@ -349,6 +367,32 @@ impl TestFeed {
         self.writer.write_one(cluster::encode(request)).await.unwrap();
     }
 
+    /// Follows a channel from behind a position of its first epoch; follows again while the replica
+    /// is behind it.
+    pub async fn follow(&mut self, channel: &ChannelInfo, seq: u64) {
+        let position = Position {
+            epoch: Epoch(1),
+            seq: Seq(seq),
+        };
+        let follow = FeedRequest::Follow {
+            channel: channel.clone(),
+            position,
+        };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.send(&follow).await;
+            match self.next().await {
+                Some(FeedEvent::Opened { epoch, from, .. }) => {
+                    assert_eq!((epoch, from), (Epoch(1), Seq(seq)));
+                    return;
+                }
+                Some(FeedEvent::Refused { .. }) => assert!(Instant::now() < deadline, "nobody feeds"),
+                other => panic!("{other:?}"),
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// The next event; `None` when the lane is lost.
     pub async fn next(&mut self) -> Option<FeedEvent> {
         let frame = timeout(PATIENCE, self.reader.next()).await.expect("the feed is silent");
@@ -370,7 +414,7 @@ pub fn append(info: &ChannelInfo, grant: &Grant, id: u64, body: &str) -> Request
 }
 
 pub fn now_ms() -> u64 {
-    throng_core::Clock::now_ms(&throng_core::SystemClock)
+    throng_core::Clock::now_ms(&SystemClock)
 }
 
 pub fn text(body: &Bytes) -> String {
@@ -401,6 +445,15 @@ pub fn management_of(map: &ClusterMap, name: &str) -> ShardId {
 /// The message shard of a channel.
 pub fn message_of(map: &ClusterMap, in_group: &str, name: &str) -> ShardId {
     map.shard_of(PlacementKey::Channel(&app(), &group(in_group), &channel(name))).unwrap().id
+}
+
+/// Waits until something holds.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// What an HTTP endpoint answers: its status line and body.
