@@ -102,10 +102,11 @@ id = 2
 listen = "127.0.0.1:7444"
 observe = "127.0.0.1:7302"
 
-# All core nodes.
+# All core nodes; entries of a core node's file may stand here as they are.
 [[nodes]]
 id = 1
 addr = "127.0.0.1:7101"
+# observe = "127.0.0.1:7201"
 
 [[nodes]]
 id = 2
