@@ -108,7 +108,11 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Gateway(args) => nodes::gateway(args).await,
         Command::Config { kind } => print_example(kind),
         Command::Ctl(command) => ctl::run(command).await,
-        Command::Token { cluster, user, seconds } => token::run(&cluster, &user, seconds).map(|()| Exit::Holds),
+        Command::Token {
+            cluster,
+            user,
+            seconds,
+        } => token::run(&cluster, &user, seconds).map(|()| Exit::Holds),
         Command::Chat(args) => chat::run(args).await,
         Command::Export(args) => export::run(args).await,
         Command::Replay(args) => replay::run(*args).await,
@@ -123,7 +127,11 @@ fn print_example(kind: ConfigKind) -> Result<Exit, Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(Exit::Holds),
-        Err(error) => Err(Failure::new(format!("the example cannot be printed: {error}"), "stdout", "give it somewhere to go")),
+        Err(error) => Err(Failure::new(
+            format!("the example cannot be printed: {error}"),
+            "stdout",
+            "give it somewhere to go",
+        )),
     }
 }
 

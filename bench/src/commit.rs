@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use throng_client::{
-    ChannelId, Client, ClientConfig, ClientEndpoint, ClientMessageId, DeviceId, Direction, GroupId, Seq, StaticToken,
-    Trust,
+    ChannelId, Client, ClientConfig, ClientEndpoint, ClientMessageId, DeviceId, Direction, GroupId, Seq,
+    StaticToken, Trust,
 };
 
 /// The arguments of `throng-bench commit`.
@@ -91,7 +91,10 @@ pub async fn run(args: CommitArgs) -> Result<()> {
         ratios.push(rate / appends.max(1.0));
     }
     let stored = stored(&load).await? - before;
-    ensure!(stored == acked, "{acked} messages were acked and {stored} are stored: the run is void");
+    ensure!(
+        stored == acked,
+        "{acked} messages were acked and {stored} are stored: the run is void"
+    );
     let report = Report {
         clients: args.clients,
         size: args.size,
@@ -120,7 +123,11 @@ fn print(report: &Report, json: bool) -> Result<()> {
 async fn connect(args: &CommitArgs) -> Result<Load> {
     let file = std::fs::read(args.cluster.join("cluster.json")).context("reading cluster.json")?;
     let file: serde_json::Value = serde_json::from_slice(&file)?;
-    let edges = file["edges"].as_array().context("edges")?.iter().filter_map(|edge| edge.as_str());
+    let edges = file["edges"]
+        .as_array()
+        .context("edges")?
+        .iter()
+        .filter_map(|edge| edge.as_str());
     let edges = edges.map(str::to_owned).collect();
     let trust = Trust::ca_file(Path::new(file["ca_cert"].as_str().context("ca_cert")?))?;
     let tokens = Arc::new(StaticToken(args.token.clone()));
@@ -129,7 +136,9 @@ async fn connect(args: &CommitArgs) -> Result<Load> {
         ..ClientConfig::new(edges, trust, tokens, DeviceId::new("bench")?)
     };
     let client = Client::connect(config).await?;
-    let nonce = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos();
+    let nonce = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)?
+        .as_nanos();
     let group = GroupId::new(&format!("bench-{nonce}"))?;
     client.create_group(&group).await?;
     let mut channels = Vec::new();
@@ -138,7 +147,12 @@ async fn connect(args: &CommitArgs) -> Result<Load> {
         client.create_channel(&group, &channel).await?;
         channels.push(channel);
     }
-    Ok(Load { client, group, channels, next_id: 0 })
+    Ok(Load {
+        client,
+        group,
+        channels,
+        next_id: 0,
+    })
 }
 
 /// Sends for a while from all channels at once; gives how many were acked.
@@ -147,12 +161,19 @@ async fn send(load: &mut Load, args: &CommitArgs) -> Result<u64> {
     let body = bytes::Bytes::from(vec![b'x'; args.size]);
     let mut senders = tokio::task::JoinSet::new();
     for (place, channel) in load.channels.iter().enumerate() {
-        let (client, group, channel, body) = (load.client.clone(), load.group.clone(), channel.clone(), body.clone());
+        let (client, group, channel, body) = (
+            load.client.clone(),
+            load.group.clone(),
+            channel.clone(),
+            body.clone(),
+        );
         let mut id = load.next_id + ((place as u64) << 32);
         senders.spawn(async move {
             let mut acked = 0;
             while Instant::now() < until {
-                client.send_with_id(&group, &channel, ClientMessageId(id), body.clone()).await?;
+                client
+                    .send_with_id(&group, &channel, ClientMessageId(id), body.clone())
+                    .await?;
                 id += 1;
                 acked += 1;
             }
@@ -171,7 +192,12 @@ async fn send(load: &mut Load, args: &CommitArgs) -> Result<u64> {
 async fn stored(load: &Load) -> Result<u64> {
     let mut stored = 0;
     for channel in &load.channels {
-        stored += load.client.history(&load.group, channel, Seq(0), Direction::Before, 1).await?.head.0;
+        stored += load
+            .client
+            .history(&load.group, channel, Seq(0), Direction::Before, 1)
+            .await?
+            .head
+            .0;
     }
     Ok(stored)
 }
@@ -195,7 +221,11 @@ fn synced_appends(args: &CommitArgs) -> Result<f64> {
 fn spread(mut values: Vec<f64>) -> Spread {
     values.sort_by(f64::total_cmp);
     match (values.first(), values.get(values.len() / 2), values.last()) {
-        (Some(min), Some(median), Some(max)) => Spread { median: *median, min: *min, max: *max },
+        (Some(min), Some(median), Some(max)) => Spread {
+            median: *median,
+            min: *min,
+            max: *max,
+        },
         _ => Spread::default(),
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use throng_protocol::cluster::{
-    self, Answer, AppKey, ChannelInfo, Direction, NodeStatus, Page, PeerId, REQUEST_LANE, Refusal, Reply, Request,
-    TokenAlgorithm,
+    self, Answer, AppKey, ChannelInfo, Direction, NodeStatus, Page, PeerId, REQUEST_LANE, Refusal, Reply,
+    Request, TokenAlgorithm,
 };
 use throng_protocol::ids::{AppId, ChannelId, ChannelNumber, GroupId, NodeId, Seq, ShardId};
 use throng_transport::{ClusterEndpoint, ClusterPool, ClusterTls};
@@ -40,10 +40,14 @@ impl Admin {
         let tls = ClusterTls::load(&files.ca, &files.cert, &files.key, &file.cluster)
             .map_err(|error| tls::failure(&error))?;
         let addr = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let endpoint = ClusterEndpoint::bind(addr, &tls)
-            .map_err(|error| Failure::new(error.to_string(), "this machine", "free a UDP port and try again"))?;
+        let endpoint = ClusterEndpoint::bind(addr, &tls).map_err(|error| {
+            Failure::new(error.to_string(), "this machine", "free a UDP port and try again")
+        })?;
         let nodes = file.cores().map(|(id, node)| (NodeId(id), node.addr)).collect();
-        Ok(Self { pool: ClusterPool::new(Arc::new(endpoint)), nodes })
+        Ok(Self {
+            pool: ClusterPool::new(Arc::new(endpoint)),
+            nodes,
+        })
     }
 
     /// Registers an app's token key.
@@ -53,7 +57,13 @@ impl Admin {
             algorithm: TokenAlgorithm::Hs256,
             material: Bytes::copy_from_slice(secret),
         };
-        match self.ask(Request::PutApp { app: app_id(app)?, keys: vec![key] }).await? {
+        match self
+            .ask(Request::PutApp {
+                app: app_id(app)?,
+                keys: vec![key],
+            })
+            .await?
+        {
             Reply::Done => Ok(()),
             other => Err(surprise(&other)),
         }
@@ -63,15 +73,34 @@ impl Admin {
     pub async fn channel(&self, app: &str, group: &str, channel: &str) -> Result<ChannelInfo, Failure> {
         let group = GroupId::new(group).map_err(|error| name("group", &error))?;
         let channel = ChannelId::new(channel).map_err(|error| name("channel", &error))?;
-        match self.ask(Request::Channel { app: app_id(app)?, group, channel }).await? {
+        match self
+            .ask(Request::Channel {
+                app: app_id(app)?,
+                group,
+                channel,
+            })
+            .await?
+        {
             Reply::Channel(info) => Ok(info),
             other => Err(surprise(&other)),
         }
     }
 
     /// A page of a channel's log, confirmed by a quorum.
-    pub async fn page(&self, shard: ShardId, channel: ChannelNumber, anchor: Seq, limit: u32) -> Result<Page, Failure> {
-        let request = Request::Page { shard, channel, anchor, direction: Direction::After, limit };
+    pub async fn page(
+        &self,
+        shard: ShardId,
+        channel: ChannelNumber,
+        anchor: Seq,
+        limit: u32,
+    ) -> Result<Page, Failure> {
+        let request = Request::Page {
+            shard,
+            channel,
+            anchor,
+            direction: Direction::After,
+            limit,
+        };
         match self.ask(request).await? {
             Reply::Page(page) => Ok(page),
             other => Err(surprise(&other)),
@@ -80,11 +109,25 @@ impl Admin {
 
     /// One node's replicas; an error if that node cannot be reached now.
     pub async fn status(&self, node: NodeId) -> Result<NodeStatus, Failure> {
-        let addr = self.nodes.iter().find(|(id, _)| *id == node).map(|(_, addr)| *addr);
-        let addr = addr.ok_or_else(|| Failure::new(format!("node {node} is unknown"), "cluster.json", "name one that is there"))?;
+        let addr = self
+            .nodes
+            .iter()
+            .find(|(id, _)| *id == node)
+            .map(|(_, addr)| *addr);
+        let addr = addr.ok_or_else(|| {
+            Failure::new(
+                format!("node {node} is unknown"),
+                "cluster.json",
+                "name one that is there",
+            )
+        })?;
         match self.ask_node(node, addr, &Request::Status).await {
             Some(Ok(Reply::Status(status))) => Ok(status),
-            _ => Err(Failure::new(format!("node {node} does not answer"), addr.to_string(), "look into its log")),
+            _ => Err(Failure::new(
+                format!("node {node} does not answer"),
+                addr.to_string(),
+                "look into its log",
+            )),
         }
     }
 
@@ -146,9 +189,17 @@ fn app_id(app: &str) -> Result<AppId, Failure> {
 }
 
 fn name(what: &str, error: &throng_protocol::ids::NameError) -> Failure {
-    Failure::usage(error.to_string(), format!("the {what}'s name"), "give another name")
+    Failure::usage(
+        error.to_string(),
+        format!("the {what}'s name"),
+        "give another name",
+    )
 }
 
 fn surprise(reply: &Reply) -> Failure {
-    Failure::new(format!("a node answered something else: {reply:?}"), "the cluster wire", "upgrade nodes and tools together")
+    Failure::new(
+        format!("a node answered something else: {reply:?}"),
+        "the cluster wire",
+        "upgrade nodes and tools together",
+    )
 }

@@ -59,11 +59,19 @@ pub async fn run(args: ChatArgs) -> Result<Exit, Failure> {
 }
 
 async fn converse(client: &Client, group: &GroupId, channel: &ChannelId) -> Result<(), Failure> {
-    let failed = |error: &throng_client::RequestError| sdk::refused("the channel cannot be read", channel.as_str(), error);
+    let failed = |error: &throng_client::RequestError| {
+        sdk::refused("the channel cannot be read", channel.as_str(), error)
+    };
     // Subscribed first, so that nothing falls between history and what comes live.
-    let mut live = client.subscribe(group, channel, From::Head).await.map_err(|error| failed(&error))?;
+    let mut live = client
+        .subscribe(group, channel, From::Head)
+        .await
+        .map_err(|error| failed(&error))?;
     let end = Seq(live.start().seq.0.saturating_add(1));
-    let page = client.history(group, channel, end, Direction::Before, HISTORY).await.map_err(|error| failed(&error))?;
+    let page = client
+        .history(group, channel, end, Direction::Before, HISTORY)
+        .await
+        .map_err(|error| failed(&error))?;
     for entry in &page.entries {
         show(entry.seq, entry.sender.as_str(), &entry.body);
     }
@@ -103,7 +111,11 @@ fn show(seq: Seq, sender: &str, body: &[u8]) {
 }
 
 fn visible(c: char) -> Vec<char> {
-    if c.is_control() { c.escape_default().collect() } else { vec![c] }
+    if c.is_control() {
+        c.escape_default().collect()
+    } else {
+        vec![c]
+    }
 }
 
 #[cfg(test)]

@@ -85,7 +85,9 @@ impl ClusterFile {
 
     /// The core nodes, by number.
     pub fn cores(&self) -> impl Iterator<Item = (u64, &NodeRecord)> {
-        self.nodes.iter().filter_map(|node| node.core_id().map(|id| (id, node)))
+        self.nodes
+            .iter()
+            .filter_map(|node| node.core_id().map(|id| (id, node)))
     }
 }
 
@@ -96,7 +98,11 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)
@@ -135,7 +141,10 @@ mod tests {
         sample().write(dir.path()).expect("written");
         sample().write(dir.path()).expect("written over");
         assert_eq!(ClusterFile::read(dir.path()), Ok(sample()));
-        let mode = fs::metadata(dir.path().join(NAME)).expect("there").permissions().mode();
+        let mode = fs::metadata(dir.path().join(NAME))
+            .expect("there")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(sample().cores().map(|(id, _)| id).collect::<Vec<_>>(), [2]);
     }
@@ -143,8 +152,16 @@ mod tests {
     #[test]
     fn no_cluster_and_a_broken_file_are_told_apart() {
         let dir = tempfile::tempdir().expect("a folder");
-        assert_eq!(ClusterFile::read(dir.path()), Err(Failure::no_cluster(dir.path())));
+        assert_eq!(
+            ClusterFile::read(dir.path()),
+            Err(Failure::no_cluster(dir.path()))
+        );
         fs::write(dir.path().join(NAME), "{").expect("written");
-        assert!(ClusterFile::read(dir.path()).expect_err("broken").what.starts_with("the file is not"));
+        assert!(
+            ClusterFile::read(dir.path())
+                .expect_err("broken")
+                .what
+                .starts_with("the file is not")
+        );
     }
 }

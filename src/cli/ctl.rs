@@ -50,20 +50,43 @@ pub enum CtlCommand {
 pub async fn run(command: CtlCommand) -> Result<Exit, Failure> {
     match command {
         CtlCommand::Status { cluster, json } => status(&cluster, json).await,
-        CtlCommand::Adopt { cluster, name, tls, cores, edges, app } => {
+        CtlCommand::Adopt {
+            cluster,
+            name,
+            tls,
+            cores,
+            edges,
+            app,
+        } => {
             let file = adopted(&name, &tls, &cores, &edges, &app)?;
             let admin = Admin::connect(&file).await?;
-            admin.put_app(&file.app_id, super::token::KEY_ID, file.app_secret.as_bytes()).await?;
-            std::fs::create_dir_all(&cluster).map_err(|error| Failure::io("making the folder", &cluster, &error))?;
+            admin
+                .put_app(&file.app_id, super::token::KEY_ID, file.app_secret.as_bytes())
+                .await?;
+            std::fs::create_dir_all(&cluster)
+                .map_err(|error| Failure::io("making the folder", &cluster, &error))?;
             file.write(&cluster)?;
-            println!("{} says how to reach {} core nodes and {} edges", cluster.join(super::cluster_file::NAME).display(), cores.len(), edges.len());
+            println!(
+                "{} says how to reach {} core nodes and {} edges",
+                cluster.join(super::cluster_file::NAME).display(),
+                cores.len(),
+                edges.len()
+            );
             Ok(Exit::Holds)
         }
     }
 }
 
-fn adopted(name: &str, tls: &Path, cores: &[String], edges: &[SocketAddr], app: &str) -> Result<ClusterFile, Failure> {
-    let tls = tls.canonicalize().map_err(|error| Failure::io("finding the development CA", tls, &error))?;
+fn adopted(
+    name: &str,
+    tls: &Path,
+    cores: &[String],
+    edges: &[SocketAddr],
+    app: &str,
+) -> Result<ClusterFile, Failure> {
+    let tls = tls
+        .canonicalize()
+        .map_err(|error| Failure::io("finding the development CA", tls, &error))?;
     let record = |id: String, role: &str, addr| NodeRecord {
         id,
         roles: vec![role.to_owned()],
@@ -74,9 +97,15 @@ fn adopted(name: &str, tls: &Path, cores: &[String], edges: &[SocketAddr], app: 
     };
     let mut nodes = Vec::new();
     for core in cores {
-        let parsed = core.split_once('=').and_then(|(id, addr)| Some((id.parse::<u64>().ok()?, addr.parse().ok()?)));
+        let parsed = core
+            .split_once('=')
+            .and_then(|(id, addr)| Some((id.parse::<u64>().ok()?, addr.parse().ok()?)));
         let (id, addr) = parsed.ok_or_else(|| {
-            Failure::usage("a core node is named as id=host:port", format!("--core {core}"), "write --core 1=127.0.0.1:7101")
+            Failure::usage(
+                "a core node is named as id=host:port",
+                format!("--core {core}"),
+                "write --core 1=127.0.0.1:7101",
+            )
         })?;
         nodes.push(record(format!("core-{id}"), "core", addr));
     }
@@ -116,18 +145,23 @@ struct Status {
 async fn status(dir: &Path, json: bool) -> Result<Exit, Failure> {
     let file = ClusterFile::read(dir)?;
     let admin = Admin::connect(&file).await?;
-    let mut status = Status { unreachable: Vec::new(), shards: Vec::new() };
+    let mut status = Status {
+        unreachable: Vec::new(),
+        shards: Vec::new(),
+    };
     for (id, node) in file.cores() {
         match admin.status(NodeId(id)).await {
-            Ok(answer) => status.shards.extend(answer.shards.into_iter().map(|shard| ShardLine {
-                node: id,
-                shard: shard.shard.0,
-                leader: shard.leader.map(|leader| leader.0),
-                term: shard.term,
-                last_log: shard.last_log,
-                applied: shard.applied,
-                failed: shard.failed,
-            })),
+            Ok(answer) => status
+                .shards
+                .extend(answer.shards.into_iter().map(|shard| ShardLine {
+                    node: id,
+                    shard: shard.shard.0,
+                    leader: shard.leader.map(|leader| leader.0),
+                    term: shard.term,
+                    last_log: shard.last_log,
+                    applied: shard.applied,
+                    failed: shard.failed,
+                })),
             Err(_) => status.unreachable.push(format!("{} ({})", node.id, node.addr)),
         }
     }
@@ -135,14 +169,26 @@ async fn status(dir: &Path, json: bool) -> Result<Exit, Failure> {
         println!("{}", serde_json::to_string(&status).unwrap_or_default());
     } else {
         for line in &status.shards {
-            let leader = line.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
-            let failed = line.failed.as_ref().map_or_else(String::new, |why| format!(" STOPPED: {why}"));
-            println!("core-{} shard {:<4} leader {leader:<5} term {:<5} log {:<9} applied {}{failed}", line.node, line.shard, line.term, line.last_log, line.applied);
+            let leader = line
+                .leader
+                .map_or_else(|| "none".to_owned(), |leader| leader.to_string());
+            let failed = line
+                .failed
+                .as_ref()
+                .map_or_else(String::new, |why| format!(" STOPPED: {why}"));
+            println!(
+                "core-{} shard {:<4} leader {leader:<5} term {:<5} log {:<9} applied {}{failed}",
+                line.node, line.shard, line.term, line.last_log, line.applied
+            );
         }
         for node in &status.unreachable {
             println!("{node} does not answer");
         }
     }
-    let whole = status.unreachable.is_empty() && status.shards.iter().all(|line| line.leader.is_some() && line.failed.is_none());
+    let whole = status.unreachable.is_empty()
+        && status
+            .shards
+            .iter()
+            .all(|line| line.leader.is_some() && line.failed.is_none());
     Ok(if whole { Exit::Holds } else { Exit::Broken })
 }

@@ -48,9 +48,15 @@ pub async fn run(args: ExportArgs) -> Result<Exit, Failure> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut position = Seq(0);
     loop {
-        let page = admin.page(info.shard, info.number, position, PAGE_ENTRIES_MAX).await?;
+        let page = admin
+            .page(info.shard, info.number, position, PAGE_ENTRIES_MAX)
+            .await?;
         for entry in &page.entries {
-            let id = throng_protocol::ids::MessageId { channel: info.number, epoch: page.epoch, seq: entry.seq };
+            let id = throng_protocol::ids::MessageId {
+                channel: info.number,
+                epoch: page.epoch,
+                seq: entry.seq,
+            };
             let line = Line {
                 seq: entry.seq.0,
                 ts: entry.ts.0,
@@ -63,7 +69,9 @@ pub async fn run(args: ExportArgs) -> Result<Exit, Failure> {
                 hash: hash(&entry.body),
             };
             let written = serde_json::to_writer(&mut out, &line).map_err(std::io::Error::from);
-            written.and_then(|()| out.write_all(b"\n")).map_err(|error| stdout(&error))?;
+            written
+                .and_then(|()| out.write_all(b"\n"))
+                .map_err(|error| stdout(&error))?;
         }
         match page.entries.last() {
             Some(last) => position = last.seq,
@@ -75,5 +83,9 @@ pub async fn run(args: ExportArgs) -> Result<Exit, Failure> {
 }
 
 fn stdout(error: &std::io::Error) -> Failure {
-    Failure::new(format!("the log cannot be printed: {error}"), "stdout", "give it somewhere to go")
+    Failure::new(
+        format!("the log cannot be printed: {error}"),
+        "stdout",
+        "give it somewhere to go",
+    )
 }

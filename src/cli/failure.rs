@@ -33,12 +33,20 @@ pub struct Failure {
 impl Failure {
     /// A failure to run.
     pub fn new(what: impl Into<String>, place: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { what: what.into(), place: place.into(), next: next.into(), exit: Exit::CouldNotRun }
+        Self {
+            what: what.into(),
+            place: place.into(),
+            next: next.into(),
+            exit: Exit::CouldNotRun,
+        }
     }
 
     /// A mistake in the command line or the configuration.
     pub fn usage(what: impl Into<String>, place: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { exit: Exit::Usage, ..Self::new(what, place, next) }
+        Self {
+            exit: Exit::Usage,
+            ..Self::new(what, place, next)
+        }
     }
 
     /// Another process holds an address.
@@ -97,7 +105,11 @@ impl Failure {
 
     /// A token the edge refused.
     pub fn token(expired: bool, edge: &str) -> Self {
-        let what = if expired { "the token has expired" } else { "the token was refused" };
+        let what = if expired {
+            "the token has expired"
+        } else {
+            "the token was refused"
+        };
         Self::new(
             what,
             format!("edge {edge}"),
@@ -114,7 +126,11 @@ impl Failure {
                 path.display().to_string(),
                 "check the owner and the mode of that path",
             ),
-            _ => Self::new(format!("{doing} failed: {error}"), path.display().to_string(), "check the path and try again"),
+            _ => Self::new(
+                format!("{doing} failed: {error}"),
+                path.display().to_string(),
+                "check the path and try again",
+            ),
         }
     }
 }

@@ -58,7 +58,11 @@ impl NodeArgs {
     }
 
     fn take_over(&self) -> Duration {
-        if self.supervised { PREDECESSOR } else { Duration::ZERO }
+        if self.supervised {
+            PREDECESSOR
+        } else {
+            Duration::ZERO
+        }
     }
 
     fn drain(&self) -> Duration {
@@ -126,7 +130,11 @@ fn core_config(file: &CoreFile) -> Result<CoreConfig, Failure> {
     let me = file.nodes.iter().find(|node| node.id == file.id).ok_or_else(|| {
         let ids: Vec<String> = file.nodes.iter().map(|node| node.id.to_string()).collect();
         let what = format!("`id` is {}, and `nodes` has only {}", file.id, ids.join(", "));
-        Failure::usage(what, "the configuration", "add an entry to `nodes`, or give another --id")
+        Failure::usage(
+            what,
+            "the configuration",
+            "add an entry to `nodes`, or give another --id",
+        )
     })?;
     let files = tls::node(&file.tls, PeerId::Core(NodeId(file.id)), &file.cluster)?;
     let others = file.nodes.iter().filter(|node| node.id != file.id);
@@ -137,8 +145,17 @@ fn core_config(file: &CoreFile) -> Result<CoreConfig, Failure> {
         advertise: None,
         data: file.data.replace("{id}", &file.id.to_string()).into(),
         observe: me.observe,
-        tls: throng_core::TlsFiles { ca: files.ca, cert: files.cert, key: files.key },
-        peers: others.map(|node| PeerConfig { id: NodeId(node.id), address: node.addr.to_string() }).collect(),
+        tls: throng_core::TlsFiles {
+            ca: files.ca,
+            cert: files.cert,
+            key: files.key,
+        },
+        peers: others
+            .map(|node| PeerConfig {
+                id: NodeId(node.id),
+                address: node.addr.to_string(),
+            })
+            .collect(),
         shards: InitialShards {
             management: file.shards.management,
             message: file.shards.message,
@@ -153,11 +170,18 @@ fn gateway_config(file: &GatewayFile) -> Result<GatewayConfig, Failure> {
     let me = file.edges.iter().find(|edge| edge.id == file.id).ok_or_else(|| {
         let ids: Vec<String> = file.edges.iter().map(|edge| edge.id.to_string()).collect();
         let what = format!("`id` is {}, and `edges` has only {}", file.id, ids.join(", "));
-        Failure::usage(what, "the configuration", "add an entry to `edges`, or give another --id")
+        Failure::usage(
+            what,
+            "the configuration",
+            "add an entry to `edges`, or give another --id",
+        )
     })?;
     let files = tls::node(&file.tls, PeerId::Edge(EdgeId(file.id)), &file.cluster)?;
     let (cert, key) = tls::public(&file.tls)?;
-    let core = |node: &NodeEntry| CoreAddress { id: NodeId(node.id), address: node.addr.to_string() };
+    let core = |node: &NodeEntry| CoreAddress {
+        id: NodeId(node.id),
+        address: node.addr.to_string(),
+    };
     let others = file.edges.iter().filter(|edge| edge.id != file.id);
     Ok(GatewayConfig {
         id: EdgeId(file.id),
@@ -167,9 +191,16 @@ fn gateway_config(file: &GatewayFile) -> Result<GatewayConfig, Failure> {
         observe: me.observe,
         cores: file.nodes.iter().map(core).collect(),
         tls: ClientTlsFiles { cert, key },
-        cluster_tls: ClusterTlsFiles { ca: files.ca, cert: files.cert, key: files.key },
+        cluster_tls: ClusterTlsFiles {
+            ca: files.ca,
+            cert: files.cert,
+            key: files.key,
+        },
         edges: others.map(|edge| edge.listen.to_string()).collect(),
-        limits: GatewayLimits { connections_max: file.connections_max, ..GatewayLimits::default() },
+        limits: GatewayLimits {
+            connections_max: file.connections_max,
+            ..GatewayLimits::default()
+        },
     })
 }
 

@@ -25,8 +25,8 @@ use tokio::task::JoinSet;
 
 use self::audit::{ChannelTruth, Verdict, Watched};
 use self::observers::Seen;
-pub use self::record::hash;
 use self::record::Record;
+pub use self::record::hash;
 use self::report::{Percentiles, Report};
 use self::stage::Stage;
 use self::system::System;
@@ -100,7 +100,9 @@ fn rate(text: &str) -> Result<Rate, String> {
 
 fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..split].parse().map_err(|_| "a number and ms, s or m".to_owned())?;
+    let number: u64 = text[..split]
+        .parse()
+        .map_err(|_| "a number and ms, s or m".to_owned())?;
     match &text[split..] {
         "ms" => Ok(Duration::from_millis(number)),
         "" | "s" => Ok(Duration::from_secs(number)),
@@ -128,7 +130,12 @@ pub async fn run(args: ReplayArgs) -> Result<Exit, Failure> {
 async fn play(args: &ReplayArgs, trace: Trace, dir: PathBuf) -> Result<Report, Failure> {
     let file = ClusterFile::read(&dir)?;
     let sdk = Arc::new(Sdk::new(&file, args.patience)?);
-    let record = args.record.as_deref().map(Record::create).transpose()?.map(Arc::new);
+    let record = args
+        .record
+        .as_deref()
+        .map(Record::create)
+        .transpose()?
+        .map(Arc::new);
     let plan = chaos::Plan::new(&args.chaos, trace.lines.len(), args.seed);
     let habits = observers::habits(args.observers, trace.lines.len(), args.seed);
     let names: Vec<String> = (1..=args.observers).map(|n| format!("observer-{n:03}")).collect();
@@ -159,21 +166,36 @@ async fn play(args: &ReplayArgs, trace: Trace, dir: PathBuf) -> Result<Report, F
     for client in stage.senders.values() {
         report.resumes += sdk::resumes(client);
     }
-    stream::iter(stage.senders.values()).for_each_concurrent(SETTING_AT_ONCE, Client::close).await;
+    stream::iter(stage.senders.values())
+        .for_each_concurrent(SETTING_AT_ONCE, Client::close)
+        .await;
     Ok(report)
 }
 
 /// Connects everybody, makes the group and its channels, and makes everybody a member.
-async fn set(sdk: &Sdk, trace: &Trace, group: &GroupId, observers: &[String]) -> Result<BTreeMap<String, Client>, Failure> {
+async fn set(
+    sdk: &Sdk,
+    trace: &Trace,
+    group: &GroupId,
+    observers: &[String],
+) -> Result<BTreeMap<String, Client>, Failure> {
     let users = trace.users();
     let connect = |user: String| async move { Ok((user.clone(), sdk.connect(&user, "replay").await?)) };
-    let clients: BTreeMap<String, Client> =
-        stream::iter(users).map(connect).buffer_unordered(SETTING_AT_ONCE).try_collect().await?;
-    let Some(founder) = clients.values().next() else { return Ok(clients) };
+    let clients: BTreeMap<String, Client> = stream::iter(users)
+        .map(connect)
+        .buffer_unordered(SETTING_AT_ONCE)
+        .try_collect()
+        .await?;
+    let Some(founder) = clients.values().next() else {
+        return Ok(clients);
+    };
     let refused = |what: &str, error: &throng_client::RequestError| sdk::refused(what, group.as_str(), error);
     sdk::found(founder, group).await?;
     for channel in trace.channels() {
-        founder.create_channel(group, &channel).await.map_err(|error| refused("a channel cannot be made", &error))?;
+        founder
+            .create_channel(group, &channel)
+            .await
+            .map_err(|error| refused("a channel cannot be made", &error))?;
     }
     stream::iter(clients.values())
         .map(|client| async move { client.join(group).await })
@@ -190,7 +212,11 @@ async fn set(sdk: &Sdk, trace: &Trace, group: &GroupId, observers: &[String]) ->
             joined.map_err(|error| refused("an observer cannot join", &error))
         }
     };
-    stream::iter(observers).map(enrol).buffer_unordered(SETTING_AT_ONCE).try_collect::<Vec<()>>().await?;
+    stream::iter(observers)
+        .map(enrol)
+        .buffer_unordered(SETTING_AT_ONCE)
+        .try_collect::<Vec<()>>()
+        .await?;
     Ok(clients)
 }
 
@@ -202,7 +228,12 @@ async fn watch(
     habits: &[observers::Habit],
     record: Option<&Arc<Record>>,
 ) -> Result<JoinSet<Result<Seen, Failure>>, Failure> {
-    let places = stage.trace.lines.iter().enumerate().map(|(place, line)| (line.n, place));
+    let places = stage
+        .trace
+        .lines
+        .iter()
+        .enumerate()
+        .map(|(place, line)| (line.n, place));
     let place_of: Arc<BTreeMap<u64, usize>> = Arc::new(places.collect());
     let mut watching = JoinSet::new();
     let mut joins = Vec::new();
@@ -211,7 +242,9 @@ async fn watch(
         joins.push(has_joined);
         let (stage, sdk, place_of) = (stage.clone(), sdk.clone(), place_of.clone());
         let (name, habit, record) = (name.clone(), *habit, record.cloned());
-        watching.spawn(observers::watch(stage, sdk, name, habit, record, place_of, joined));
+        watching.spawn(observers::watch(
+            stage, sdk, name, habit, record, place_of, joined,
+        ));
     }
     for join in joins {
         if join.await.is_err() {
@@ -236,7 +269,12 @@ fn heads(stage: &Stage) -> BTreeMap<ChannelId, u64> {
     heads
 }
 
-fn summary(args: &ReplayArgs, stage: &Stage, seen: &[Seen], ack_times: &hdrhistogram::Histogram<u64>) -> Report {
+fn summary(
+    args: &ReplayArgs,
+    stage: &Stage,
+    seen: &[Seen],
+    ack_times: &hdrhistogram::Histogram<u64>,
+) -> Report {
     let mut times = senders::histogram();
     let mut verdict = Verdict::default();
     for seen in seen {
@@ -245,13 +283,24 @@ fn summary(args: &ReplayArgs, stage: &Stage, seen: &[Seen], ack_times: &hdrhisto
     }
     for channel in stage.trace.channels() {
         let mut truth = ChannelTruth::default();
-        for (place, line) in stage.trace.lines.iter().enumerate().filter(|(_, line)| line.ch == channel) {
+        for (place, line) in stage
+            .trace
+            .lines
+            .iter()
+            .enumerate()
+            .filter(|(_, line)| line.ch == channel)
+        {
             truth.messages.push((line.n, &line.u, stage.ack(place)));
         }
-        let watched: Vec<&Watched> = seen.iter().filter_map(|seen| seen.channels.get(&channel)).collect();
+        let watched: Vec<&Watched> = seen
+            .iter()
+            .filter_map(|seen| seen.channels.get(&channel))
+            .collect();
         verdict += audit::judge(&truth, &watched);
     }
-    let acked = (0..stage.trace.lines.len()).filter(|place| stage.ack(*place).is_some()).count() as u64;
+    let acked = (0..stage.trace.lines.len())
+        .filter(|place| stage.ack(*place).is_some())
+        .count() as u64;
     let mut report = Report {
         group: args.group.clone(),
         sent: stage.trace.lines.len() as u64,
@@ -274,7 +323,11 @@ fn summary(args: &ReplayArgs, stage: &Stage, seen: &[Seen], ack_times: &hdrhisto
 }
 
 fn died(error: &tokio::task::JoinError) -> Failure {
-    Failure::new(format!("a part of the replay died: {error}"), "replay", "report it with the lines above")
+    Failure::new(
+        format!("a part of the replay died: {error}"),
+        "replay",
+        "report it with the lines above",
+    )
 }
 
 /// Progress on stderr, when somebody looks.

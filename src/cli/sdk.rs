@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use throng_client::{
-    ChannelId, Client, ClientConfig, ClientEndpoint, CloseReason, Code, ConnectError, DeviceId, GroupId, State,
-    StaticToken, TokenError, TokenSource, Trust, token_fn,
+    ChannelId, Client, ClientConfig, ClientEndpoint, CloseReason, Code, ConnectError, DeviceId, GroupId,
+    State, StaticToken, TokenError, TokenSource, Trust, token_fn,
 };
 
 use super::cluster_file::ClusterFile;
@@ -36,17 +36,26 @@ impl Sdk {
         let trust = Trust::ca_file(&file.ca_cert).map_err(|error| super::tls::failure(&error))?;
         let endpoint = || {
             let made = ClientEndpoint::new(&trust);
-            made.map(Arc::new).map_err(|error| Failure::new(error.to_string(), "this machine", "free a UDP port and try again"))
+            made.map(Arc::new).map_err(|error| {
+                Failure::new(error.to_string(), "this machine", "free a UDP port and try again")
+            })
         };
         let endpoints = (0..SOCKETS).map(|_| endpoint()).collect::<Result<_, _>>()?;
-        Ok(Self { file: file.clone(), trust, endpoints, turn: AtomicUsize::new(0), patience })
+        Ok(Self {
+            file: file.clone(),
+            trust,
+            endpoints,
+            turn: AtomicUsize::new(0),
+            patience,
+        })
     }
 
     /// Connects a user with tokens signed here.
     pub async fn connect(&self, user: &str, device: &str) -> Result<Client, Failure> {
         let (file, name) = (self.file.clone(), user.to_owned());
         let tokens = token_fn(move || {
-            let token = token::sign(&file, &name, token::LIFETIME).map_err(|failure| TokenError(failure.what));
+            let token =
+                token::sign(&file, &name, token::LIFETIME).map_err(|failure| TokenError(failure.what));
             std::future::ready(token)
         });
         self.connect_with(tokens, device).await
@@ -54,7 +63,8 @@ impl Sdk {
 
     /// Connects with a token that was given.
     pub async fn connect_with_token(&self, token: &str, device: &str) -> Result<Client, Failure> {
-        self.connect_with(Arc::new(StaticToken(token.to_owned())), device).await
+        self.connect_with(Arc::new(StaticToken(token.to_owned())), device)
+            .await
     }
 
     async fn connect_with(&self, tokens: Arc<dyn TokenSource>, device: &str) -> Result<Client, Failure> {
@@ -66,7 +76,9 @@ impl Sdk {
             connect_timeout: CONNECT_TIMEOUT,
             ..ClientConfig::new(self.file.edges.clone(), self.trust.clone(), tokens, device)
         };
-        Client::connect(config).await.map_err(|error| self.refused(&error))
+        Client::connect(config)
+            .await
+            .map_err(|error| self.refused(&error))
     }
 
     fn refused(&self, error: &ConnectError) -> Failure {
@@ -94,7 +106,10 @@ pub async fn found(client: &Client, group: &GroupId) -> Result<(), Failure> {
         Err(error) if error.code == Some(Code::AlreadyExists) => {}
         Err(error) => return Err(refused("the group cannot be made", group.as_str(), &error)),
     }
-    client.join(group).await.map_err(|error| refused("the group cannot be joined", group.as_str(), &error))
+    client
+        .join(group)
+        .await
+        .map_err(|error| refused("the group cannot be joined", group.as_str(), &error))
 }
 
 /// How often a client came back to its session.
@@ -117,9 +132,17 @@ pub fn channel(text: &str) -> Result<ChannelId, Failure> {
 
 /// A request the cluster refused, for people.
 pub fn refused(what: &str, place: &str, error: &throng_client::RequestError) -> Failure {
-    Failure::new(format!("{what}: {error}"), place.to_owned(), "look into the edge's log")
+    Failure::new(
+        format!("{what}: {error}"),
+        place.to_owned(),
+        "look into the edge's log",
+    )
 }
 
 fn name(what: &str, text: &str, error: &throng_client::NameError) -> Failure {
-    Failure::usage(error.to_string(), format!("the {what}'s name `{text}`"), "give another name")
+    Failure::usage(
+        error.to_string(),
+        format!("the {what}'s name `{text}`"),
+        "give another name",
+    )
 }

@@ -17,7 +17,9 @@ impl Signals {
     /// Starts to listen. A supervised process also watches stdin, a pipe that only its supervisor
     /// holds: at its end the supervisor is gone, and the process ends at once, as if it had crashed.
     pub fn listen(supervised: bool) -> Result<Self, Failure> {
-        let failed = |error: std::io::Error| Failure::new(format!("signals cannot be heard: {error}"), "throng", "report it");
+        let failed = |error: std::io::Error| {
+            Failure::new(format!("signals cannot be heard: {error}"), "throng", "report it")
+        };
         let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let terminate = signal(SignalKind::terminate()).map_err(failed)?;
         if supervised {

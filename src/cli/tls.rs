@@ -44,13 +44,22 @@ pub fn node(tls: &TlsFiles, peer: PeerId, cluster: &str) -> Result<Files, Failur
             // The operator's too, so that tools work beside nodes started by hand.
             ca.node(PeerId::Admin, cluster)?;
             let leaf = ca.node(peer, cluster)?;
-            files = Some(Files { ca: leaf.ca, cert: leaf.cert, key: leaf.key });
+            files = Some(Files {
+                ca: leaf.ca,
+                cert: leaf.cert,
+                key: leaf.key,
+            });
             Ok(())
         })?;
         return files.ok_or_else(|| Failure::certificate(dir, "the development CA gave none"));
     }
-    let [ca, cert, key] = [("ca", &tls.ca), ("cert", &tls.cert), ("key", &tls.key)].map(|(key, path)| named(key, path));
-    Ok(Files { ca: ca?, cert: cert?, key: key? })
+    let [ca, cert, key] =
+        [("ca", &tls.ca), ("cert", &tls.cert), ("key", &tls.key)].map(|(key, path)| named(key, path));
+    Ok(Files {
+        ca: ca?,
+        cert: cert?,
+        key: key?,
+    })
 }
 
 /// The certificate clients see.
@@ -64,19 +73,34 @@ pub fn public(tls: &TlsFiles) -> Result<(PathBuf, PathBuf), Failure> {
         })?;
         return files.ok_or_else(|| Failure::certificate(dir, "the development CA gave none"));
     }
-    Ok((named("client_cert", &tls.client_cert)?, named("client_key", &tls.client_key)?))
+    Ok((
+        named("client_cert", &tls.client_cert)?,
+        named("client_key", &tls.client_key)?,
+    ))
 }
 
 /// The operator's certificate in the folder of a development CA.
 pub fn admin_files(dir: &Path) -> Files {
-    Files { ca: dir.join("ca.pem"), cert: dir.join("admin.pem"), key: dir.join("admin.key") }
+    Files {
+        ca: dir.join("ca.pem"),
+        cert: dir.join("admin.pem"),
+        key: dir.join("admin.key"),
+    }
 }
 
 /// A TLS error for people.
 pub fn failure(error: &TlsError) -> Failure {
     let path = match error {
-        TlsError::Read { path, .. } | TlsError::NoCertificate { path } | TlsError::NoKey { path } => path.clone(),
-        other => return Failure::new(other.to_string(), "TLS", "renew the certificate and its key together"),
+        TlsError::Read { path, .. } | TlsError::NoCertificate { path } | TlsError::NoKey { path } => {
+            path.clone()
+        }
+        other => {
+            return Failure::new(
+                other.to_string(),
+                "TLS",
+                "renew the certificate and its key together",
+            );
+        }
     };
     Failure::certificate(&path, error)
 }
@@ -84,7 +108,11 @@ pub fn failure(error: &TlsError) -> Failure {
 fn named(key: &str, path: &Option<PathBuf>) -> Result<PathBuf, Failure> {
     path.clone().ok_or_else(|| {
         let what = format!("`tls.{key}` is not set, and neither is `tls.development_ca`");
-        Failure::usage(what, "the configuration", "name the file, or a folder for a development CA")
+        Failure::usage(
+            what,
+            "the configuration",
+            "name the file, or a folder for a development CA",
+        )
     })
 }
 
@@ -92,9 +120,14 @@ fn named(key: &str, path: &Option<PathBuf>) -> Result<PathBuf, Failure> {
 fn with_ca(dir: &Path, issue: impl FnOnce(&DevCa) -> Result<(), DevCaError>) -> Result<(), Failure> {
     std::fs::create_dir_all(dir).map_err(|error| Failure::io("making the folder", dir, &error))?;
     let path = dir.join("lock");
-    let lock = File::options().create(true).truncate(false).write(true).open(&path);
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
     let lock = lock.map_err(|error| Failure::io("opening the lock", &path, &error))?;
-    lock.lock().map_err(|error| Failure::io("locking", &path, &error))?;
+    lock.lock()
+        .map_err(|error| Failure::io("locking", &path, &error))?;
     let issued = DevCa::open(dir).and_then(|ca| issue(&ca));
     issued.map_err(|error| Failure::certificate(dir, error))
 }

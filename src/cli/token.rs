@@ -26,12 +26,28 @@ struct Claims<'a> {
 
 /// Signs a token for `user`.
 pub fn sign(cluster: &ClusterFile, user: &str, lifetime: Duration) -> Result<String, Failure> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let claims = Claims { app: &cluster.app_id, sub: user, iat: now, exp: now + lifetime.as_secs() };
-    let header = Header { kid: Some(KEY_ID.to_owned()), ..Header::new(Algorithm::HS256) };
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    let claims = Claims {
+        app: &cluster.app_id,
+        sub: user,
+        iat: now,
+        exp: now + lifetime.as_secs(),
+    };
+    let header = Header {
+        kid: Some(KEY_ID.to_owned()),
+        ..Header::new(Algorithm::HS256)
+    };
     let key = EncodingKey::from_secret(cluster.app_secret.as_bytes());
-    jsonwebtoken::encode(&header, &claims, &key)
-        .map_err(|error| Failure::new(format!("the token cannot be signed: {error}"), "throng token", "report it"))
+    jsonwebtoken::encode(&header, &claims, &key).map_err(|error| {
+        Failure::new(
+            format!("the token cannot be signed: {error}"),
+            "throng token",
+            "report it",
+        )
+    })
 }
 
 /// Prints a token for a user of a cluster.

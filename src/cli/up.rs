@@ -49,7 +49,12 @@ pub async fn run(args: UpArgs) -> Result<Exit, Failure> {
     let mut signals = Signals::listen(args.supervised)?;
     let held = layout::hold(&args.dir, args.core_nodes.into(), args.edges.into(), args.fresh)?;
     let tls = held.dir.join("tls");
-    super::tls::development_ca(&tls, &held.layout.cluster, held.layout.cores.len(), held.layout.edges.len())?;
+    super::tls::development_ca(
+        &tls,
+        &held.layout.cluster,
+        held.layout.cores.len(),
+        held.layout.edges.len(),
+    )?;
     let mut system = System::start(&held, &tls)?;
     let outcome = tokio::select! {
         ready = system.serve(&held) => ready.map(|()| Exit::Holds),
@@ -90,22 +95,45 @@ impl System {
                 edge_tasks.spawn(supervisor::supervise(plan, edges.subscribe(), sender.clone()));
             }
         }
-        Ok(Self { file: file(held, tls), cores, edges, core_tasks, edge_tasks, events, ready })
+        Ok(Self {
+            file: file(held, tls),
+            cores,
+            edges,
+            core_tasks,
+            edge_tasks,
+            events,
+            ready,
+        })
     }
 
     /// Brings the system up, says so, and keeps `cluster.json` true; ends only with a failure.
     async fn serve(&mut self, held: &Held) -> Result<(), Failure> {
         let announced = tokio::time::timeout(READY_TIMEOUT, self.until_ready(held)).await;
         announced.map_err(|_| {
-            let waiting: Vec<&str> = self.ready.iter().filter(|(_, ready)| !**ready).map(|(name, _)| &**name).collect();
+            let waiting: Vec<&str> = self
+                .ready
+                .iter()
+                .filter(|(_, ready)| !**ready)
+                .map(|(name, _)| &**name)
+                .collect();
             Failure::new(
-                format!("not ready within {} s: {}", READY_TIMEOUT.as_secs(), waiting.join(", ")),
+                format!(
+                    "not ready within {} s: {}",
+                    READY_TIMEOUT.as_secs(),
+                    waiting.join(", ")
+                ),
                 held.dir.join("logs").display().to_string(),
                 "look into the logs there",
             )
         })??;
         let admin = Admin::connect(&self.file).await?;
-        admin.put_app(&self.file.app_id, super::token::KEY_ID, self.file.app_secret.as_bytes()).await?;
+        admin
+            .put_app(
+                &self.file.app_id,
+                super::token::KEY_ID,
+                self.file.app_secret.as_bytes(),
+            )
+            .await?;
         self.file.write(&held.dir)?;
         self.announce(&held.dir);
         loop {
@@ -142,12 +170,16 @@ impl System {
                 None
             }
             Event::Ready { name } => {
-                let again = self.ready.insert(name.clone(), true) == Some(false) && held.dir.join("cluster.json").exists();
+                let again = self.ready.insert(name.clone(), true) == Some(false)
+                    && held.dir.join("cluster.json").exists();
                 again.then(|| format!("{name} serves"))
             }
             Event::Ended { name, how } => {
                 self.ready.insert(name.clone(), false);
-                Some(format!("{name} ended ({how}); starting it again in {} s", supervisor::RESTART_DELAY.as_secs()))
+                Some(format!(
+                    "{name} ended ({how}); starting it again in {} s",
+                    supervisor::RESTART_DELAY.as_secs()
+                ))
             }
         }
     }
@@ -157,13 +189,26 @@ impl System {
         let _ = writeln!(out, "{:<8} {:<22} {:<8} state", "node", "address", "pid");
         for node in &self.file.nodes {
             let pid = node.pid.map_or_else(String::new, |pid| pid.to_string());
-            let state = if self.ready.get(&node.id) == Some(&true) { "serves" } else { "starting" };
+            let state = if self.ready.get(&node.id) == Some(&true) {
+                "serves"
+            } else {
+                "starting"
+            };
             let _ = writeln!(out, "{:<8} {:<22} {pid:<8} {state}", node.id, node.addr);
         }
         let dir = dir.display();
-        let _ = writeln!(out, "\nTalk to it from another terminal (same binary, same folder):");
-        let _ = writeln!(out, "  throng chat --cluster {dir} --user ann --group lobby --channel general");
-        let _ = writeln!(out, "Ctrl-C drains and stops it; starting again on {dir} finds everything as it was.");
+        let _ = writeln!(
+            out,
+            "\nTalk to it from another terminal (same binary, same folder):"
+        );
+        let _ = writeln!(
+            out,
+            "  throng chat --cluster {dir} --user ann --group lobby --channel general"
+        );
+        let _ = writeln!(
+            out,
+            "Ctrl-C drains and stops it; starting again on {dir} finds everything as it was."
+        );
         let _ = out.flush();
     }
 
@@ -188,7 +233,11 @@ impl System {
 
 /// Waits until all tasks have ended, killing what does not drain within half of the ten seconds a
 /// whole stop may take.
-async fn wait(tasks: &mut JoinSet<Result<(), Failure>>, events: &mut mpsc::Receiver<Event>, stop: &watch::Sender<Stop>) {
+async fn wait(
+    tasks: &mut JoinSet<Result<(), Failure>>,
+    events: &mut mpsc::Receiver<Event>,
+    stop: &watch::Sender<Stop>,
+) {
     let deadline = tokio::time::sleep(supervisor::DRAIN_TIMEOUT / 2);
     tokio::pin!(deadline);
     loop {
@@ -210,8 +259,16 @@ fn file(held: &Held, tls: &Path) -> ClusterFile {
         observe: Some(process.observe),
         dir: Some(held.dir.join(format!("{prefix}-{}", place + 1))),
     };
-    let cores = layout.cores.iter().enumerate().map(|(n, process)| record("core", n, process, &["management", "message"]));
-    let edges = layout.edges.iter().enumerate().map(|(n, process)| record("edge", n, process, &["edge"]));
+    let cores = layout
+        .cores
+        .iter()
+        .enumerate()
+        .map(|(n, process)| record("core", n, process, &["management", "message"]));
+    let edges = layout
+        .edges
+        .iter()
+        .enumerate()
+        .map(|(n, process)| record("edge", n, process, &["edge"]));
     ClusterFile {
         edges: layout.edges.iter().map(|edge| edge.addr.to_string()).collect(),
         server_api: None,
@@ -229,7 +286,10 @@ fn plans(held: &Held, tls: &Path) -> Result<Vec<Plan>, Failure> {
     let layout = &held.layout;
     let logs = held.dir.join("logs");
     fs::create_dir_all(&logs).map_err(|error| Failure::io("making the folder", &logs, &error))?;
-    let tls = TlsFiles { development_ca: Some(tls.to_owned()), ..TlsFiles::default() };
+    let tls = TlsFiles {
+        development_ca: Some(tls.to_owned()),
+        ..TlsFiles::default()
+    };
     let entry = |(n, process): (usize, &Process)| NodeEntry {
         id: n as u64 + 1,
         addr: process.addr,
@@ -250,7 +310,10 @@ fn plans(held: &Held, tls: &Path) -> Result<Vec<Plan>, Failure> {
             cluster: layout.cluster.clone(),
             data: held.dir.join(&name).display().to_string(),
             tls: tls.clone(),
-            shards: ShardCounts { replicas: nodes.len().min(3), ..ShardCounts::default() },
+            shards: ShardCounts {
+                replicas: nodes.len().min(3),
+                ..ShardCounts::default()
+            },
             nodes: nodes.clone(),
         };
         plans.push(plan(held, &logs, "core", &name, &toml::to_string(&file))?);
@@ -281,9 +344,22 @@ fn plan(
     fs::create_dir_all(&dir).map_err(|error| Failure::io("making the folder", &dir, &error))?;
     let path = dir.join("config.toml");
     let text = text.as_ref().map_err(|error| {
-        Failure::new(format!("the configuration cannot be written: {error}"), path.display().to_string(), "report it")
+        Failure::new(
+            format!("the configuration cannot be written: {error}"),
+            path.display().to_string(),
+            "report it",
+        )
     })?;
     fs::write(&path, text).map_err(|error| Failure::io("writing", &path, &error))?;
-    let args = [command.into(), "--config".into(), path.into_os_string(), "--supervised".into()];
-    Ok(Plan { name: name.to_owned(), args: args.into_iter().collect::<Vec<OsString>>(), log: logs.join(format!("{name}.log")) })
+    let args = [
+        command.into(),
+        "--config".into(),
+        path.into_os_string(),
+        "--supervised".into(),
+    ];
+    Ok(Plan {
+        name: name.to_owned(),
+        args: args.into_iter().collect::<Vec<OsString>>(),
+        log: logs.join(format!("{name}.log")),
+    })
 }

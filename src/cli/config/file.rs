@@ -113,6 +113,10 @@ pub struct ShardCounts {
 
 impl Default for ShardCounts {
     fn default() -> Self {
-        Self { management: 4, message: 8, replicas: 3 }
+        Self {
+            management: 4,
+            message: 8,
+            replicas: 3,
+        }
     }
 }

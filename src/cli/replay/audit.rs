@@ -58,8 +58,15 @@ pub struct ChannelTruth<'a> {
 
 /// Judges one channel.
 pub fn judge(truth: &ChannelTruth<'_>, observers: &[&Watched]) -> Verdict {
-    let mut verdict = Verdict { reordered: sender_order_broken(truth), ..Verdict::default() };
-    let log: BTreeMap<u64, u64> = truth.messages.iter().filter_map(|(n, _, ack)| Some((ack.as_ref()?.seq, *n))).collect();
+    let mut verdict = Verdict {
+        reordered: sender_order_broken(truth),
+        ..Verdict::default()
+    };
+    let log: BTreeMap<u64, u64> = truth
+        .messages
+        .iter()
+        .filter_map(|(n, _, ack)| Some((ack.as_ref()?.seq, *n)))
+        .collect();
     let acked = truth.messages.iter().filter(|(_, _, ack)| ack.is_some()).count();
     // Two messages acked at one position: one of them is lost.
     verdict.lost += (acked - log.len()) as u64;
@@ -124,13 +131,22 @@ mod tests {
     use super::*;
 
     fn truth(seqs: &[(u64, &'static str, u64)]) -> ChannelTruth<'static> {
-        let messages = seqs.iter().map(|&(n, sender, seq)| (n, sender, Some(Acked { seq, repeat: false }))).collect();
+        let messages = seqs
+            .iter()
+            .map(|&(n, sender, seq)| (n, sender, Some(Acked { seq, repeat: false })))
+            .collect();
         ChannelTruth { messages }
     }
 
     fn watched(from_seq: u64, entries: &[(u64, u64)]) -> Watched {
-        let delivered =
-            entries.iter().map(|&(seq, client_id)| Delivered { seq, client_id, intact: true }).collect();
+        let delivered = entries
+            .iter()
+            .map(|&(seq, client_id)| Delivered {
+                seq,
+                client_id,
+                intact: true,
+            })
+            .collect();
         Watched { from_seq, delivered }
     }
 
@@ -143,13 +159,23 @@ mod tests {
         let all = watched(0, &[(1, 10), (2, 12), (3, 11)]);
         let late = watched(2, &[(3, 11)]);
         let verdict = judge(&three(), &[&all, &late]);
-        assert_eq!(verdict, Verdict { expected: 4, delivered: 4, ..Verdict::default() });
+        assert_eq!(
+            verdict,
+            Verdict {
+                expected: 4,
+                delivered: 4,
+                ..Verdict::default()
+            }
+        );
     }
 
     #[test]
     fn what_is_missing_or_not_as_sent_is_lost() {
         assert_eq!(judge(&three(), &[&watched(0, &[(1, 10), (3, 11)])]).lost, 1);
-        assert_eq!(judge(&three(), &[&watched(0, &[(1, 10), (2, 99), (3, 11)])]).lost, 1);
+        assert_eq!(
+            judge(&three(), &[&watched(0, &[(1, 10), (2, 99), (3, 11)])]).lost,
+            1
+        );
         let mut torn = watched(0, &[(1, 10), (2, 12), (3, 11)]);
         torn.delivered[1].intact = false;
         assert_eq!(judge(&three(), &[&torn]).lost, 1);
@@ -174,7 +200,17 @@ mod tests {
 
     #[test]
     fn chat_of_others_in_the_channel_is_nobodys_due() {
-        let verdict = judge(&truth(&[(10, "ann", 2)]), &[&watched(0, &[(1, 777), (2, 10), (3, 778)])]);
-        assert_eq!(verdict, Verdict { expected: 1, delivered: 1, ..Verdict::default() });
+        let verdict = judge(
+            &truth(&[(10, "ann", 2)]),
+            &[&watched(0, &[(1, 777), (2, 10), (3, 778)])],
+        );
+        assert_eq!(
+            verdict,
+            Verdict {
+                expected: 1,
+                delivered: 1,
+                ..Verdict::default()
+            }
+        );
     }
 }

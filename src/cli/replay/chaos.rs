@@ -58,7 +58,10 @@ const KINDS: [(Kind, &str); 6] = [
 
 impl Kind {
     fn name(self) -> &'static str {
-        KINDS.iter().find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
+        KINDS
+            .iter()
+            .find(|(kind, _)| *kind == self)
+            .map_or("", |(_, name)| name)
     }
 
     fn kills_a_process(self) -> bool {
@@ -78,8 +81,13 @@ impl FromStr for Order {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let names = KINDS.map(|(_, name)| name).join(", ");
-        let (name, count) = text.split_once('=').ok_or_else(|| format!("KIND=COUNT, KIND one of {names}"))?;
-        let kind = KINDS.iter().find(|(_, known)| *known == name).map(|(kind, _)| *kind);
+        let (name, count) = text
+            .split_once('=')
+            .ok_or_else(|| format!("KIND=COUNT, KIND one of {names}"))?;
+        let kind = KINDS
+            .iter()
+            .find(|(_, known)| *known == name)
+            .map(|(kind, _)| *kind);
         let kind = kind.ok_or_else(|| format!("`{name}` is none of {names}"))?;
         let count = count.parse().map_err(|_| format!("`{count}` is not a count"))?;
         Ok(Self { kind, count })
@@ -119,8 +127,19 @@ impl Plan {
 /// Does what the plan says; ends when all is done or the replay is over.
 pub async fn run(stage: Arc<Stage>, plan: Plan, seed: u64) -> Result<BTreeMap<String, Chaos>, Failure> {
     let mut random = StdRng::seed_from_u64(seed ^ 0x00fa_0175);
-    let mut results: BTreeMap<Kind, Chaos> =
-        plan.asked.iter().map(|(kind, asked)| (*kind, Chaos { asked: *asked, ..Chaos::default() })).collect();
+    let mut results: BTreeMap<Kind, Chaos> = plan
+        .asked
+        .iter()
+        .map(|(kind, asked)| {
+            (
+                *kind,
+                Chaos {
+                    asked: *asked,
+                    ..Chaos::default()
+                },
+            )
+        })
+        .collect();
     let mut recoveries = Vec::new();
     for (place, kind) in &plan.faults {
         if kind.kills_a_process() {
@@ -152,7 +171,10 @@ pub async fn run(stage: Arc<Stage>, plan: Plan, seed: u64) -> Result<BTreeMap<St
             result.recovered_ms_max = result.recovered_ms_max.max(took.as_millis() as u64);
         }
     }
-    Ok(results.into_iter().map(|(kind, result)| (kind.name().to_owned(), result)).collect())
+    Ok(results
+        .into_iter()
+        .map(|(kind, result)| (kind.name().to_owned(), result))
+        .collect())
 }
 
 /// One fault; `false` if there was nothing to hit.
@@ -160,12 +182,18 @@ async fn strike(stage: &Stage, kind: Kind, random: &mut StdRng) -> Result<bool, 
     match kind {
         Kind::LeaderKill => {
             let file = ClusterFile::read(&stage.dir)?;
-            let Some(leader) = a_leader(&file, &stage.admin, random).await else { return Ok(false) };
+            let Some(leader) = a_leader(&file, &stage.admin, random).await else {
+                return Ok(false);
+            };
             kill(&[&leader])
         }
         Kind::EdgeKill => {
             let file = ClusterFile::read(&stage.dir)?;
-            let edges: Vec<&NodeRecord> = file.nodes.iter().filter(|node| node.core_id().is_none()).collect();
+            let edges: Vec<&NodeRecord> = file
+                .nodes
+                .iter()
+                .filter(|node| node.core_id().is_none())
+                .collect();
             edges.choose(random).map_or(Ok(false), |edge| kill(&[*edge]))
         }
         Kind::CoreRestart => {
@@ -195,26 +223,45 @@ async fn strike(stage: &Stage, kind: Kind, random: &mut StdRng) -> Result<bool, 
 /// The node that leads one of the message shards.
 async fn a_leader(file: &ClusterFile, admin: &Admin, random: &mut StdRng) -> Option<NodeRecord> {
     for (id, _) in file.cores() {
-        let Ok(status) = admin.status(NodeId(id)).await else { continue };
-        let leaders: Vec<NodeId> =
-            status.shards.iter().filter(|shard| shard.shard.0 > 100).filter_map(|shard| shard.leader).collect();
+        let Ok(status) = admin.status(NodeId(id)).await else {
+            continue;
+        };
+        let leaders: Vec<NodeId> = status
+            .shards
+            .iter()
+            .filter(|shard| shard.shard.0 > 100)
+            .filter_map(|shard| shard.leader)
+            .collect();
         let leader = leaders.choose(random)?;
-        return file.cores().find(|(id, _)| *id == leader.0).map(|(_, node)| node.clone());
+        return file
+            .cores()
+            .find(|(id, _)| *id == leader.0)
+            .map(|(_, node)| node.clone());
     }
     None
 }
 
 fn kill(nodes: &[&NodeRecord]) -> Result<bool, Failure> {
     for node in nodes {
-        let pid = node.pid.and_then(|pid| Pid::from_raw(pid as i32)).ok_or_else(|| {
-            Failure::new(
-                format!("{} was not started by `throng up`, so it cannot be killed and started again", node.id),
-                "--chaos",
-                "leave kills out, or run against `throng up`",
-            )
-        })?;
+        let pid = node
+            .pid
+            .and_then(|pid| Pid::from_raw(pid as i32))
+            .ok_or_else(|| {
+                Failure::new(
+                    format!(
+                        "{} was not started by `throng up`, so it cannot be killed and started again",
+                        node.id
+                    ),
+                    "--chaos",
+                    "leave kills out, or run against `throng up`",
+                )
+            })?;
         kill_process(pid, Signal::KILL).map_err(|error| {
-            Failure::new(format!("{} cannot be killed: {error}", node.id), format!("pid {}", pid.as_raw_nonzero()), "try again")
+            Failure::new(
+                format!("{} cannot be killed: {error}", node.id),
+                format!("pid {}", pid.as_raw_nonzero()),
+                "try again",
+            )
         })?;
     }
     Ok(true)
@@ -244,7 +291,9 @@ async fn not_ready(file: &ClusterFile) -> Option<String> {
         let Some(observe) = node.observe else { continue };
         let asked = async {
             let mut stream = TcpStream::connect(observe).await?;
-            stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+            stream
+                .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                .await?;
             let mut status = [0; 12];
             stream.read_exact(&mut status).await?;
             std::io::Result::Ok(&status == b"HTTP/1.1 200")
@@ -263,15 +312,35 @@ mod tests {
 
     #[test]
     fn an_order_names_a_kind_and_a_count() {
-        assert_eq!("leader-kill=5".parse(), Ok(Order { kind: Kind::LeaderKill, count: 5 }));
+        assert_eq!(
+            "leader-kill=5".parse(),
+            Ok(Order {
+                kind: Kind::LeaderKill,
+                count: 5
+            })
+        );
         assert!("leader-kill".parse::<Order>().is_err());
-        assert!("leader-hug=1".parse::<Order>().expect_err("unknown").contains("leader-kill"));
+        assert!(
+            "leader-hug=1"
+                .parse::<Order>()
+                .expect_err("unknown")
+                .contains("leader-kill")
+        );
         assert!("edge-kill=many".parse::<Order>().is_err());
     }
 
     #[test]
     fn faults_fall_between_5_and_95_percent_by_seed() {
-        let orders = [Order { kind: Kind::LeaderKill, count: 50 }, Order { kind: Kind::ClientDrop, count: 50 }];
+        let orders = [
+            Order {
+                kind: Kind::LeaderKill,
+                count: 50,
+            },
+            Order {
+                kind: Kind::ClientDrop,
+                count: 50,
+            },
+        ];
         let plan = Plan::new(&orders, 1_000, 7);
         assert_eq!(plan, Plan::new(&orders, 1_000, 7));
         assert_ne!(plan, Plan::new(&orders, 1_000, 8));

@@ -15,7 +15,9 @@ pub struct Gate {
 impl Gate {
     /// Closed at the first fault.
     pub fn new(first_fault: Option<usize>) -> Self {
-        Self { limit: watch::Sender::new(first_fault.unwrap_or(usize::MAX)) }
+        Self {
+            limit: watch::Sender::new(first_fault.unwrap_or(usize::MAX)),
+        }
     }
 
     /// Waits until the message at a place may be sent.
@@ -27,7 +29,8 @@ impl Gate {
 
     /// The fault at a place is about to strike.
     pub fn open_past(&self, place: usize) {
-        self.limit.send_modify(|limit| *limit = (*limit).max(place.saturating_add(BEYOND)));
+        self.limit
+            .send_modify(|limit| *limit = (*limit).max(place.saturating_add(BEYOND)));
     }
 
     /// No fault is left.

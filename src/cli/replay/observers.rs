@@ -86,9 +86,22 @@ pub async fn watch(
         Some(record) => Some((record.clone(), record.client(&name)?)),
         None => None,
     };
-    let seen = Seen { channels: BTreeMap::new(), resumes: 0, times: histogram(), behind: 0 };
+    let seen = Seen {
+        channels: BTreeMap::new(),
+        resumes: 0,
+        times: histogram(),
+        behind: 0,
+    };
     let device = format!("{name}-device");
-    let mut observer = Observer { name, device, habit, stage, record, place_of, seen };
+    let mut observer = Observer {
+        name,
+        device,
+        habit,
+        stage,
+        record,
+        place_of,
+        seen,
+    };
     let (mut joined, mut from) = (Some(joined), None);
     if let Habit::JoinsLate(place) = habit {
         joined.take().map(|joined| joined.send(()));
@@ -123,21 +136,42 @@ pub async fn watch(
 type Positions = BTreeMap<ChannelId, Position>;
 
 impl Observer {
-    async fn subscribe(&mut self, client: &Client, from: Option<&Positions>) -> Result<SelectAll<Subscription>, Failure> {
+    async fn subscribe(
+        &mut self,
+        client: &Client,
+        from: Option<&Positions>,
+    ) -> Result<SelectAll<Subscription>, Failure> {
         let mut all = SelectAll::new();
         for channel in self.stage.trace.channels() {
             let start = match from.and_then(|positions| positions.get(&channel)) {
                 Some(position) => From::Position(*position),
                 None => From::Head,
             };
-            let subscription = client.subscribe(&self.stage.group, &channel, start).await.map_err(|error| {
-                sdk::refused(&format!("{} cannot subscribe", self.name), channel.as_str(), &error)
-            })?;
+            let subscription = client
+                .subscribe(&self.stage.group, &channel, start)
+                .await
+                .map_err(|error| {
+                    sdk::refused(
+                        &format!("{} cannot subscribe", self.name),
+                        channel.as_str(),
+                        &error,
+                    )
+                })?;
             if !self.seen.channels.contains_key(&channel) {
                 let from_seq = subscription.start().seq.0;
-                self.seen.channels.insert(channel.clone(), Watched { from_seq, delivered: Vec::new() });
+                self.seen.channels.insert(
+                    channel.clone(),
+                    Watched {
+                        from_seq,
+                        delivered: Vec::new(),
+                    },
+                );
                 if let Some((record, _)) = &self.record {
-                    record.join(&JoinLine { client: &self.name, ch: channel.as_str(), from_seq })?;
+                    record.join(&JoinLine {
+                        client: &self.name,
+                        ch: channel.as_str(),
+                        from_seq,
+                    })?;
                 }
             }
             all.push(subscription);
@@ -147,7 +181,11 @@ impl Observer {
 
     /// Takes deliveries until everything has come, patience ends (`None`), or it is time to go
     /// (the positions held).
-    async fn drink(&mut self, mut all: SelectAll<Subscription>, leave_at: Option<usize>) -> Result<Option<Positions>, Failure> {
+    async fn drink(
+        &mut self,
+        mut all: SelectAll<Subscription>,
+        leave_at: Option<usize>,
+    ) -> Result<Option<Positions>, Failure> {
         let stage = self.stage.clone();
         let (mut finished, mut answered) = (stage.finished(), stage.answered());
         let mut deadline: Option<Instant> = None;
@@ -188,10 +226,17 @@ impl Observer {
 
     fn behind(&self, heads: &BTreeMap<ChannelId, u64>) -> u64 {
         let is_behind = |(channel, watched): (&ChannelId, &Watched)| {
-            let last = watched.delivered.last().map_or(watched.from_seq, |delivery| delivery.seq);
+            let last = watched
+                .delivered
+                .last()
+                .map_or(watched.from_seq, |delivery| delivery.seq);
             heads.get(channel).is_some_and(|head| last < *head)
         };
-        self.seen.channels.iter().filter(|entry| is_behind(*entry)).count() as u64
+        self.seen
+            .channels
+            .iter()
+            .filter(|entry| is_behind(*entry))
+            .count() as u64
     }
 
     fn take(&mut self, delivery: &Delivery) -> Result<(), Failure> {
@@ -206,27 +251,36 @@ impl Observer {
         {
             self.seen.times.saturating_record(took.max(1));
         }
-        let delivered = Delivered { seq: delivery.seq.0, client_id: delivery.client_message_id.0, intact };
+        let delivered = Delivered {
+            seq: delivery.seq.0,
+            client_id: delivery.client_message_id.0,
+            intact,
+        };
         if let Some(watched) = self.seen.channels.get_mut(channel) {
             watched.delivered.push(delivered);
         }
-        let Some((record, out)) = &mut self.record else { return Ok(()) };
-        let written = write_line(out, &DeliveryLine {
-            client: &self.name,
-            device: &self.device,
-            edge: &delivery.edge,
-            conn: u64::from(delivery.connection),
-            ch: channel.as_str(),
-            seq: delivery.seq.0,
-            prev: delivery.prev.0,
-            ts: delivery.ts.0,
-            id: &delivery.id.to_string(),
-            sender: delivery.sender.as_str(),
-            client_id: delivery.client_message_id.0,
-            len: delivery.body.len(),
-            hash: &hash(&delivery.body),
-            t_us: now_us(),
-        });
+        let Some((record, out)) = &mut self.record else {
+            return Ok(());
+        };
+        let written = write_line(
+            out,
+            &DeliveryLine {
+                client: &self.name,
+                device: &self.device,
+                edge: &delivery.edge,
+                conn: u64::from(delivery.connection),
+                ch: channel.as_str(),
+                seq: delivery.seq.0,
+                prev: delivery.prev.0,
+                ts: delivery.ts.0,
+                id: &delivery.id.to_string(),
+                sender: delivery.sender.as_str(),
+                client_id: delivery.client_message_id.0,
+                len: delivery.body.len(),
+                hash: &hash(&delivery.body),
+                t_us: now_us(),
+            },
+        );
         record.written(written)
     }
 }
@@ -240,7 +294,10 @@ mod tests {
         let habits_of = |seed| habits(100, 1_000, seed);
         assert_eq!(habits_of(1), habits_of(1));
         assert_ne!(habits_of(1), habits_of(2));
-        let stay = habits_of(1).iter().filter(|habit| **habit == Habit::Stays).count();
+        let stay = habits_of(1)
+            .iter()
+            .filter(|habit| **habit == Habit::Stays)
+            .count();
         assert_eq!(stay, 70);
         for habit in habits_of(3) {
             match habit {

@@ -97,7 +97,11 @@ impl Record {
         }
         fs::create_dir_all(&clients).map_err(|error| Failure::io("making the folder", &clients, &error))?;
         let (joins, sends) = (open(&dir.join("joins.jsonl"))?, open(&dir.join("sends.jsonl"))?);
-        Ok(Self { dir: dir.to_owned(), joins: Mutex::new(joins), sends: Mutex::new(sends) })
+        Ok(Self {
+            dir: dir.to_owned(),
+            joins: Mutex::new(joins),
+            sends: Mutex::new(sends),
+        })
     }
 
     /// The file of one observer.
@@ -140,17 +144,22 @@ pub fn write_line(out: &mut impl Write, line: &impl Serialize) -> io::Result<()>
 
 /// Lower-case hexadecimal SHA-256, as exports and records write it.
 pub fn hash(body: &[u8]) -> String {
-    Sha256::digest(body).iter().fold(String::with_capacity(64), |mut text, byte| {
-        for nibble in [byte >> 4, byte & 15] {
-            text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-        }
-        text
-    })
+    Sha256::digest(body)
+        .iter()
+        .fold(String::with_capacity(64), |mut text, byte| {
+            for nibble in [byte >> 4, byte & 15] {
+                text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
+            }
+            text
+        })
 }
 
 /// Unix microseconds now.
 pub fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_micros() as u64
 }
 
 #[cfg(test)]
@@ -159,7 +168,10 @@ mod tests {
 
     #[test]
     fn a_hash_is_lower_case_hexadecimal_sha_256() {
-        assert_eq!(hash(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(
+            hash(b"abc"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
     }
 
     #[test]
@@ -167,9 +179,23 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         for _ in 0..2 {
             let record = Record::create(dir.path()).expect("made");
-            record.join(&JoinLine { client: "o1", ch: "a", from_seq: 4 }).expect("written");
+            record
+                .join(&JoinLine {
+                    client: "o1",
+                    ch: "a",
+                    from_seq: 4,
+                })
+                .expect("written");
             let mut client = record.client("o1").expect("made");
-            write_line(&mut client, &JoinLine { client: "o1", ch: "a", from_seq: 4 }).expect("written");
+            write_line(
+                &mut client,
+                &JoinLine {
+                    client: "o1",
+                    ch: "a",
+                    from_seq: 4,
+                },
+            )
+            .expect("written");
             client.flush().expect("flushed");
             record.finish().expect("flushed");
         }

@@ -70,7 +70,10 @@ impl Percentiles {
     /// From a histogram of microseconds.
     pub fn of(histogram: &Histogram<u64>) -> Self {
         let ms = |percentile| histogram.value_at_percentile(percentile) as f64 / 1_000.0;
-        Self { p50: ms(50.0), p99: ms(99.0) }
+        Self {
+            p50: ms(50.0),
+            p99: ms(99.0),
+        }
     }
 }
 
@@ -104,14 +107,38 @@ impl Report {
             return;
         }
         let _ = writeln!(out, "group      {}", self.group);
-        let _ = writeln!(out, "sent       {} (acked {}, p50 {} ms, p99 {} ms)", self.sent, self.acked, self.ack_ms.p50, self.ack_ms.p99);
-        let _ = writeln!(out, "expected   {} by {} observers", self.expected, self.observers);
+        let _ = writeln!(
+            out,
+            "sent       {} (acked {}, p50 {} ms, p99 {} ms)",
+            self.sent, self.acked, self.ack_ms.p50, self.ack_ms.p99
+        );
+        let _ = writeln!(
+            out,
+            "expected   {} by {} observers",
+            self.expected, self.observers
+        );
         let delivery = self.delivery_ms;
-        let _ = writeln!(out, "delivered  {} (p50 {} ms, p99 {} ms)", self.delivered, delivery.p50, delivery.p99);
-        let _ = writeln!(out, "lost {}, duplicated {}, reordered {}, holes {}", self.lost, self.duplicated, self.reordered, self.holes);
+        let _ = writeln!(
+            out,
+            "delivered  {} (p50 {} ms, p99 {} ms)",
+            self.delivered, delivery.p50, delivery.p99
+        );
+        let _ = writeln!(
+            out,
+            "lost {}, duplicated {}, reordered {}, holes {}",
+            self.lost, self.duplicated, self.reordered, self.holes
+        );
         for (kind, chaos) in &self.chaos {
-            let Chaos { asked, done, inflight_hit, recovered_ms_max } = chaos;
-            let _ = writeln!(out, "{kind}: {done} of {asked}, {inflight_hit} with sends in flight, recovered within {recovered_ms_max} ms");
+            let Chaos {
+                asked,
+                done,
+                inflight_hit,
+                recovered_ms_max,
+            } = chaos;
+            let _ = writeln!(
+                out,
+                "{kind}: {done} of {asked}, {inflight_hit} with sends in flight, recovered within {recovered_ms_max} ms"
+            );
         }
         let _ = writeln!(out, "resumes {}, {:.1} s", self.resumes, self.wall_s);
     }
@@ -151,7 +178,15 @@ mod tests {
             |r| r.duplicated = 1,
             |r| r.reordered = 1,
             |r| r.holes = 1,
-            |r| drop(r.chaos.insert("client-drop".to_owned(), Chaos { asked: 1, ..Chaos::default() })),
+            |r| {
+                drop(r.chaos.insert(
+                    "client-drop".to_owned(),
+                    Chaos {
+                        asked: 1,
+                        ..Chaos::default()
+                    },
+                ))
+            },
         ];
         for (case, breakage) in broken.iter().enumerate() {
             let mut report = report();
@@ -163,10 +198,21 @@ mod tests {
     #[test]
     fn kills_that_found_nothing_in_flight_prove_nothing() {
         let mut report = report();
-        let missed = Chaos { asked: 2, done: 2, inflight_hit: 0, recovered_ms_max: 0 };
+        let missed = Chaos {
+            asked: 2,
+            done: 2,
+            inflight_hit: 0,
+            recovered_ms_max: 0,
+        };
         report.chaos.insert("leader-kill".to_owned(), missed);
         assert_eq!(report.exit(), Exit::Broken);
-        report.chaos.insert("leader-kill".to_owned(), Chaos { inflight_hit: 1, ..missed });
+        report.chaos.insert(
+            "leader-kill".to_owned(),
+            Chaos {
+                inflight_hit: 1,
+                ..missed
+            },
+        );
         assert_eq!(report.exit(), Exit::Holds);
     }
 }

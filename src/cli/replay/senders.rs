@@ -38,7 +38,9 @@ pub async fn run(
             pace.tick().await;
         }
         stage.gate.pass(place).await;
-        let Ok(permit) = window.clone().acquire_owned().await else { break };
+        let Ok(permit) = window.clone().acquire_owned().await else {
+            break;
+        };
         let (stage, record) = (stage.clone(), record.clone());
         let bar = bar.clone();
         tasks.spawn(async move {
@@ -66,7 +68,9 @@ fn take(
     done: Result<Result<Option<u64>, Failure>, tokio::task::JoinError>,
     times: &mut Histogram<u64>,
 ) -> Result<(), Failure> {
-    let lost = |error: tokio::task::JoinError| Failure::new(format!("a sender died: {error}"), "replay", "report it");
+    let lost = |error: tokio::task::JoinError| {
+        Failure::new(format!("a sender died: {error}"), "replay", "report it")
+    };
     if let Some(took) = done.map_err(lost)?? {
         times.saturating_record(took.max(1));
     }
@@ -75,13 +79,25 @@ fn take(
 
 /// Sends one message; `None` if it was given up.
 async fn send(stage: &Stage, place: usize, record: Option<&Record>) -> Result<Option<u64>, Failure> {
-    for earlier in [stage.trace.previous[place], stage.trace.quoted[place]].into_iter().flatten() {
+    for earlier in [stage.trace.previous[place], stage.trace.quoted[place]]
+        .into_iter()
+        .flatten()
+    {
         stage.acked(earlier).await;
     }
     let line = &stage.trace.lines[place];
-    let Some(client) = stage.senders.get(&line.u) else { return Ok(None) };
+    let Some(client) = stage.senders.get(&line.u) else {
+        return Ok(None);
+    };
     stage.start(place);
-    let sent = client.send_with_id(&stage.group, &line.ch, ClientMessageId(line.n), Bytes::from(line.body())).await;
+    let sent = client
+        .send_with_id(
+            &stage.group,
+            &line.ch,
+            ClientMessageId(line.n),
+            Bytes::from(line.body()),
+        )
+        .await;
     let ack = match sent {
         Ok(ack) => ack,
         Err(error) => {
@@ -90,7 +106,13 @@ async fn send(stage: &Stage, place: usize, record: Option<&Record>) -> Result<Op
             return Ok(None);
         }
     };
-    let took = stage.answer(place, Some(Acked { seq: ack.seq.0, repeat: ack.repeat }));
+    let took = stage.answer(
+        place,
+        Some(Acked {
+            seq: ack.seq.0,
+            repeat: ack.repeat,
+        }),
+    );
     if let Some(record) = record {
         record.send(&SendLine {
             client_id: line.n,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 use crate::cli::failure::Failure;
 
@@ -31,6 +31,8 @@ pub enum System {
 pub struct Embedded {
     dir: TempDir,
     child: Child,
+    /// Held until it has ended: a supervised `up` takes its closing for our death.
+    stdin: Option<ChildStdin>,
 }
 
 impl System {
@@ -49,8 +51,13 @@ impl System {
             .prefix("throng-replay-")
             .tempdir()
             .map_err(|error| Failure::io("making a folder", &place, &error))?;
-        let binary = std::env::current_exe()
-            .map_err(|error| Failure::new(format!("this binary cannot be found: {error}"), "throng", "reinstall it"))?;
+        let binary = std::env::current_exe().map_err(|error| {
+            Failure::new(
+                format!("this binary cannot be found: {error}"),
+                "throng",
+                "reinstall it",
+            )
+        })?;
         let mut child = Command::new(&binary)
             .args(["up", "--supervised", "--edges", &edges.to_string(), "--dir"])
             .arg(dir.path())
@@ -60,7 +67,7 @@ impl System {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| Failure::io("starting", &binary, &error))?;
-        let stdout = child.stdout.take();
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let announced = tokio::time::timeout(START_TIMEOUT, announced(stdout)).await;
         if announced != Ok(true) {
             return Err(Failure::new(
@@ -69,18 +76,24 @@ impl System {
                 "look at the lines above; `throng up` on a folder of its own shows more",
             ));
         }
-        Ok(Self::Embedded(Embedded { dir, child }))
+        Ok(Self::Embedded(Embedded { dir, child, stdin }))
     }
 
     /// Drains and stops a system of our own.
     pub async fn stop(self) {
-        let Self::Embedded(mut embedded) = self else { return };
+        let Self::Embedded(mut embedded) = self else {
+            return;
+        };
         if let Some(pid) = embedded.child.id().and_then(|pid| Pid::from_raw(pid as i32)) {
             let _ = kill_process(pid, Signal::TERM);
         }
-        if tokio::time::timeout(STOP_TIMEOUT, embedded.child.wait()).await.is_err() {
+        if tokio::time::timeout(STOP_TIMEOUT, embedded.child.wait())
+            .await
+            .is_err()
+        {
             let _ = embedded.child.kill().await;
         }
+        drop(embedded.stdin);
     }
 }
 

@@ -44,7 +44,11 @@ impl Trace {
         let open = || -> std::io::Result<Box<dyn BufRead>> {
             let mut file = BufReader::new(File::open(path)?);
             let zipped = file.fill_buf()?.starts_with(&[0x1f, 0x8b]);
-            let reader: Box<dyn Read> = if zipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+            let reader: Box<dyn Read> = if zipped {
+                Box::new(MultiGzDecoder::new(file))
+            } else {
+                Box::new(file)
+            };
             Ok(Box::new(BufReader::new(reader)))
         };
         let reader = open().map_err(|error| Failure::io("reading the trace", path, &error))?;
@@ -73,7 +77,11 @@ impl Trace {
             quoted.push(line.q.and_then(|q| place_of.get(&q).copied()));
             place_of.insert(line.n, place);
         }
-        Self { lines, previous, quoted }
+        Self {
+            lines,
+            previous,
+            quoted,
+        }
     }
 
     /// The channels, sorted.
@@ -106,7 +114,13 @@ mod tests {
     use super::*;
 
     fn line(n: u64, ch: &str, u: &str, q: Option<u64>) -> Line {
-        Line { n, ch: ChannelId::new(ch).expect("valid"), u: u.to_owned(), len: 5, q }
+        Line {
+            n,
+            ch: ChannelId::new(ch).expect("valid"),
+            u: u.to_owned(),
+            len: 5,
+            q,
+        }
     }
 
     #[test]
@@ -119,7 +133,10 @@ mod tests {
         ]);
         assert_eq!(trace.previous, [None, None, None, Some(0)]);
         assert_eq!(trace.quoted, [None, Some(0), None, Some(2)]);
-        assert_eq!(trace.channels().iter().map(ChannelId::as_str).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(
+            trace.channels().iter().map(ChannelId::as_str).collect::<Vec<_>>(),
+            ["a", "b"]
+        );
         assert_eq!(trace.users(), ["ann", "bob"]);
     }
 
@@ -127,7 +144,14 @@ mod tests {
     fn a_body_has_its_length_and_is_the_same_every_time() {
         let line = line(1234, "a", "ann", None);
         assert_eq!(line.body(), b"1234 ");
-        assert_eq!(Line { len: 1, ..line.clone() }.body(), b"1");
+        assert_eq!(
+            Line {
+                len: 1,
+                ..line.clone()
+            }
+            .body(),
+            b"1"
+        );
         assert_eq!(Line { len: 12, ..line }.body(), b"1234 1234 12");
     }
 
@@ -135,8 +159,17 @@ mod tests {
     fn a_broken_line_is_named() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("t.jsonl");
-        std::fs::write(&path, "{\"n\":0,\"ch\":\"a\",\"u\":\"x\",\"len\":1,\"t\":5}\n{}\n").expect("written");
+        std::fs::write(
+            &path,
+            "{\"n\":0,\"ch\":\"a\",\"u\":\"x\",\"len\":1,\"t\":5}\n{}\n",
+        )
+        .expect("written");
         assert_eq!(Trace::read(&path, Some(1)).map(|trace| trace.lines.len()), Ok(1));
-        assert!(Trace::read(&path, None).expect_err("broken").place.ends_with("line 2"));
+        assert!(
+            Trace::read(&path, None)
+                .expect_err("broken")
+                .place
+                .ends_with("line 2")
+        );
     }
 }

@@ -54,7 +54,9 @@ pub struct Process {
 /// Opens DIR for one `up`: creates it, or finds what an earlier one left.
 pub fn hold(dir: &Path, cores: usize, edges: usize, fresh: bool) -> Result<Held, Failure> {
     fs::create_dir_all(dir).map_err(|error| Failure::io("making the folder", dir, &error))?;
-    let dir = dir.canonicalize().map_err(|error| Failure::io("finding the folder", dir, &error))?;
+    let dir = dir
+        .canonicalize()
+        .map_err(|error| Failure::io("finding the folder", dir, &error))?;
     let lock = lock(&dir)?;
     if fresh {
         clear(&dir)?;
@@ -63,7 +65,11 @@ pub fn hold(dir: &Path, cores: usize, edges: usize, fresh: bool) -> Result<Held,
         Some(layout) => grown(layout, &dir, cores, edges)?,
         None => created(&dir, cores, edges)?,
     };
-    Ok(Held { dir, layout, _lock: lock })
+    Ok(Held {
+        dir,
+        layout,
+        _lock: lock,
+    })
 }
 
 fn lock(dir: &Path) -> Result<File, Failure> {
@@ -77,7 +83,9 @@ fn lock(dir: &Path) -> Result<File, Failure> {
     match file.try_lock() {
         Ok(()) => {
             // The pid is a help for people; the lock itself is the file's.
-            let note = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+            let note = file
+                .set_len(0)
+                .and_then(|()| writeln!(file, "{}", std::process::id()));
             note.map_err(|error| Failure::io("writing the lock", &path, &error))?;
             Ok(file)
         }
@@ -93,7 +101,9 @@ fn clear(dir: &Path) -> Result<(), Failure> {
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let known = ["tls", "logs", LAYOUT, "cluster.json"].contains(&name.as_str())
-            || ["core-", "edge-", "relay-"].iter().any(|prefix| name.starts_with(prefix));
+            || ["core-", "edge-", "relay-"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix));
         match name.as_str() {
             "lock" => {}
             _ if known => ours.push(entry.path()),
@@ -107,7 +117,11 @@ fn clear(dir: &Path) -> Result<(), Failure> {
         }
     }
     for path in ours {
-        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        let removed = if path.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
         removed.map_err(|error| Failure::io("removing", &path, &error))?;
     }
     Ok(())
@@ -126,7 +140,11 @@ fn read(dir: &Path) -> Result<Option<Layout>, Failure> {
     }
     let broken = |error: serde_json::Error| {
         let next = "restore the file from a backup, or start anew with --fresh";
-        Failure::new(format!("the layout cannot be read: {error}"), path.display().to_string(), next)
+        Failure::new(
+            format!("the layout cannot be read: {error}"),
+            path.display().to_string(),
+            next,
+        )
     };
     // The format first: a later one may have any other shape.
     let found: Format = serde_json::from_str(&text).map_err(broken)?;
@@ -142,7 +160,10 @@ fn grown(mut layout: Layout, dir: &Path, cores: usize, edges: usize) -> Result<L
         return Err(Failure::usage(
             format!("this cluster has {} core nodes, not {cores}", layout.cores.len()),
             dir.display().to_string(),
-            format!("give --core-nodes {}, or start anew with --fresh", layout.cores.len()),
+            format!(
+                "give --core-nodes {}, or start anew with --fresh",
+                layout.cores.len()
+            ),
         ));
     }
     layout.edges.truncate(edges);
@@ -182,7 +203,11 @@ fn store(dir: &Path, layout: &Layout) -> Result<(), Failure> {
 /// Two ports that nothing uses now and that the layout does not name yet.
 fn process(layout: &Layout) -> Result<Process, Failure> {
     let taken = |addr: SocketAddr| {
-        layout.cores.iter().chain(&layout.edges).any(|process| process.addr == addr || process.observe == addr)
+        layout
+            .cores
+            .iter()
+            .chain(&layout.edges)
+            .any(|process| process.addr == addr || process.observe == addr)
     };
     let mut found = Vec::new();
     let mut sockets = Vec::new();
@@ -197,11 +222,26 @@ fn process(layout: &Layout) -> Result<Process, Failure> {
         match free {
             Ok(Some(addr)) if !taken(addr) => found.push(addr),
             Ok(_) if sockets.len() < 64 => {}
-            Ok(_) => return Err(Failure::new("no free port was found", "127.0.0.1", "close some programs and try again")),
-            Err(error) => return Err(Failure::new(format!("no free port: {error}"), "127.0.0.1", "try again")),
+            Ok(_) => {
+                return Err(Failure::new(
+                    "no free port was found",
+                    "127.0.0.1",
+                    "close some programs and try again",
+                ));
+            }
+            Err(error) => {
+                return Err(Failure::new(
+                    format!("no free port: {error}"),
+                    "127.0.0.1",
+                    "try again",
+                ));
+            }
         }
     }
-    Ok(Process { addr: found[0], observe: found[1] })
+    Ok(Process {
+        addr: found[0],
+        observe: found[1],
+    })
 }
 
 #[cfg(test)]
@@ -213,10 +253,18 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let first = hold(dir.path(), 3, 1, false).expect("held").layout;
         let second = hold(dir.path(), 3, 2, false).expect("held again").layout;
-        assert_eq!((&first.cores, &first.app_secret), (&second.cores, &second.app_secret));
+        assert_eq!(
+            (&first.cores, &first.app_secret),
+            (&second.cores, &second.app_secret)
+        );
         assert_eq!(first.edges[0], second.edges[0]);
         assert_eq!(second.edges.len(), 2);
-        let mut all: Vec<_> = second.cores.iter().chain(&second.edges).flat_map(|p| [p.addr, p.observe]).collect();
+        let mut all: Vec<_> = second
+            .cores
+            .iter()
+            .chain(&second.edges)
+            .flat_map(|p| [p.addr, p.observe])
+            .collect();
         all.sort();
         all.dedup();
         assert_eq!(all.len(), 10);
@@ -230,9 +278,17 @@ mod tests {
         assert_eq!(again, Failure::locked(&held.dir));
         let path = held.dir.clone();
         drop(held);
-        assert!(hold(&path, 5, 1, false).expect_err("other size").what.contains("3 core nodes"));
+        assert!(
+            hold(&path, 5, 1, false)
+                .expect_err("other size")
+                .what
+                .contains("3 core nodes")
+        );
         fs::write(path.join(LAYOUT), r#"{"format": 2, "whatever": 1}"#).expect("written");
-        assert_eq!(hold(&path, 3, 1, false).expect_err("newer"), Failure::newer_format(&path, 2, FORMAT));
+        assert_eq!(
+            hold(&path, 3, 1, false).expect_err("newer"),
+            Failure::newer_format(&path, 2, FORMAT)
+        );
     }
 
     #[test]
@@ -242,7 +298,12 @@ mod tests {
         let second = hold(dir.path(), 3, 1, true).expect("held").layout;
         assert_ne!(first.app_secret, second.app_secret);
         fs::write(dir.path().join("thesis.txt"), "years of work").expect("written");
-        assert!(hold(dir.path(), 3, 1, true).expect_err("refused").what.contains("thesis.txt"));
+        assert!(
+            hold(dir.path(), 3, 1, true)
+                .expect_err("refused")
+                .what
+                .contains("thesis.txt")
+        );
         assert!(dir.path().join(LAYOUT).exists());
     }
 }

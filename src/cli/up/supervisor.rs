@@ -73,16 +73,30 @@ pub enum Stop {
 }
 
 /// Runs one child until it is stopped. `events` must be read.
-pub async fn supervise(plan: Plan, mut stop: watch::Receiver<Stop>, events: mpsc::Sender<Event>) -> Result<(), Failure> {
+pub async fn supervise(
+    plan: Plan,
+    mut stop: watch::Receiver<Stop>,
+    events: mpsc::Sender<Event>,
+) -> Result<(), Failure> {
     let mut first = true;
     while *stop.borrow() == Stop::No {
         let (mut child, stdin) = start(&plan)?;
         let pid = child.id().unwrap_or_default();
-        let _ = events.send(Event::Started { name: plan.name.clone(), pid }).await;
+        let _ = events
+            .send(Event::Started {
+                name: plan.name.clone(),
+                pid,
+            })
+            .await;
         let ended = run(&plan, &mut child, &mut stop, &events).await;
         drop(stdin);
         let how = ended.how;
-        let _ = events.send(Event::Ended { name: plan.name.clone(), how: how.clone() }).await;
+        let _ = events
+            .send(Event::Ended {
+                name: plan.name.clone(),
+                how: how.clone(),
+            })
+            .await;
         if first && !ended.was_ready && *stop.borrow() == Stop::No {
             return Err(Failure::new(
                 format!("{} did not start: {how}", plan.name),
@@ -104,7 +118,12 @@ struct Ended {
     was_ready: bool,
 }
 
-async fn run(plan: &Plan, child: &mut Child, stop: &mut watch::Receiver<Stop>, events: &mpsc::Sender<Event>) -> Ended {
+async fn run(
+    plan: &Plan,
+    child: &mut Child,
+    stop: &mut watch::Receiver<Stop>,
+    events: &mpsc::Sender<Event>,
+) -> Ended {
     let mut lines = child.stdout.take().map(|stdout| BufReader::new(stdout).lines());
     let mut was_ready = false;
     let mut told = *stop.borrow();
@@ -140,7 +159,9 @@ async fn stop_after(stop: &mut watch::Receiver<Stop>, told: Stop) -> Stop {
     }
 }
 
-async fn next_line<R: tokio::io::AsyncBufRead + Unpin>(lines: &mut Option<tokio::io::Lines<R>>) -> Option<String> {
+async fn next_line<R: tokio::io::AsyncBufRead + Unpin>(
+    lines: &mut Option<tokio::io::Lines<R>>,
+) -> Option<String> {
     match lines {
         Some(lines) => lines.next_line().await.ok().flatten(),
         // Nothing more to hear; the child's end is what is waited for.
@@ -154,8 +175,13 @@ fn start(plan: &Plan) -> Result<(Child, Option<ChildStdin>), Failure> {
         .append(true)
         .open(&plan.log)
         .map_err(|error| Failure::io("opening the log", &plan.log, &error))?;
-    let binary = std::env::current_exe()
-        .map_err(|error| Failure::new(format!("this binary cannot be found: {error}"), "throng", "reinstall it"))?;
+    let binary = std::env::current_exe().map_err(|error| {
+        Failure::new(
+            format!("this binary cannot be found: {error}"),
+            "throng",
+            "reinstall it",
+        )
+    })?;
     let mut child = Command::new(&binary)
         .args(&plan.args)
         .stdin(Stdio::piped())

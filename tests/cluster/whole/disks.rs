@@ -34,10 +34,15 @@ impl Stage {
         let file = std::fs::read(cluster.join("cluster.json")).expect("a cluster");
         let file: serde_json::Value = serde_json::from_slice(&file).expect("JSON");
         let cluster = cluster.display().to_string();
-        let token = throng().run(["token", "--cluster", &cluster, "--user", "ann"]).expect("runs").stdout;
+        let token = throng()
+            .run(["token", "--cluster", &cluster, "--user", "ann"])
+            .expect("runs")
+            .stdout;
         let token = String::from_utf8(token).expect("text").trim().to_owned();
         let edges = file["edges"].as_array().expect("edges").iter();
-        let edges = edges.map(|edge| edge.as_str().expect("text").to_owned()).collect();
+        let edges = edges
+            .map(|edge| edge.as_str().expect("text").to_owned())
+            .collect();
         let trust = Trust::ca_file(Path::new(file["ca_cert"].as_str().expect("text"))).expect("a CA");
         let device = DeviceId::new("test").expect("valid");
         let config = ClientConfig::new(edges, trust, Arc::new(StaticToken(token)), device);
@@ -47,15 +52,28 @@ impl Stage {
         for n in 0..SENDS {
             client.create_channel(&group, &channel(n)).await.expect("made");
         }
-        Self { client, group, round: 0 }
+        Self {
+            client,
+            group,
+            round: 0,
+        }
     }
 
     /// Starts a round of sends.
     fn sends(&mut self) -> FuturesUnordered<impl Future<Output = Result<u64, RequestError>>> {
         self.round += 1;
         let one = |n: u64| {
-            let (client, group, id) = (self.client.clone(), self.group.clone(), ClientMessageId(self.round << 32 | n));
-            async move { client.send_with_id(&group, &channel(n), id, "a message").await.map(|ack| ack.seq.0) }
+            let (client, group, id) = (
+                self.client.clone(),
+                self.group.clone(),
+                ClientMessageId(self.round << 32 | n),
+            );
+            async move {
+                client
+                    .send_with_id(&group, &channel(n), id, "a message")
+                    .await
+                    .map(|ack| ack.seq.0)
+            }
         };
         (0..SENDS).map(one).collect()
     }
@@ -78,7 +96,9 @@ fn channel(n: u64) -> ChannelId {
 
 fn three_disks(dir: &Path) -> Vec<Disk> {
     let library = disk::build(dir).expect("the interposer");
-    (1..=3).map(|n| Disk::new(&library, dir, &format!("disk-{n}"))).collect()
+    (1..=3)
+        .map(|n| Disk::new(&library, dir, &format!("disk-{n}")))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,7 +115,10 @@ async fn nothing_is_acked_while_two_of_three_disks_do_not_sync() {
         }
         let mut sends = stage.sends();
         let acked = tokio::time::timeout(HELD, sends.next()).await;
-        assert!(acked.is_err(), "disks {held:?} are held, and a send was answered: {acked:?}");
+        assert!(
+            acked.is_err(),
+            "disks {held:?} are held, and a send was answered: {acked:?}"
+        );
         for disk in held {
             disks[disk].release().expect("released");
         }
@@ -125,19 +148,33 @@ async fn a_node_whose_disk_is_full_says_so_and_the_others_go_on() {
     disks[0].fill().expect("filled");
     stage.all_acked().await;
     let cluster = nodes.cluster().display().to_string();
-    let status = throng().run(["ctl", "status", "--cluster", &cluster, "--json"]).expect("runs");
+    let status = throng()
+        .run(["ctl", "status", "--cluster", &cluster, "--json"])
+        .expect("runs");
     assert_eq!(status.status.code(), Some(1));
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).expect("JSON");
     let stopped = status["shards"].as_array().expect("shards").iter().any(|shard| {
-        shard["node"] == 1 && shard["failed"].as_str().is_some_and(|why| why.contains("space") || why.contains("full"))
+        shard["node"] == 1
+            && shard["failed"]
+                .as_str()
+                .is_some_and(|why| why.contains("space") || why.contains("full"))
     });
-    assert!(stopped || status["unreachable"].as_array().is_some_and(|nodes| !nodes.is_empty()), "{status}");
+    assert!(
+        stopped
+            || status["unreachable"]
+                .as_array()
+                .is_some_and(|nodes| !nodes.is_empty()),
+        "{status}"
+    );
 
     // With a second disk full no quorum is left: nothing is acked. With space again, everything is.
     disks[1].fill().expect("filled");
     let mut sends = stage.sends();
     let acked = tokio::time::timeout(HELD, sends.next()).await;
-    assert!(acked.is_err(), "two disks are full, and a send was answered: {acked:?}");
+    assert!(
+        acked.is_err(),
+        "two disks are full, and a send was answered: {acked:?}"
+    );
     for (place, disk) in disks.iter().take(2).enumerate() {
         nodes.cores[place].kill().expect("killed");
         disk.free().expect("freed");

@@ -6,7 +6,10 @@ use crate::{throng, up};
 
 fn refused(args: &[&str]) -> (Option<i32>, String) {
     let output = throng().run(args).expect("it runs");
-    (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+    (
+        output.status.code(),
+        String::from_utf8(output.stderr).expect("text"),
+    )
 }
 
 #[test]
@@ -30,7 +33,17 @@ fn a_folder_without_a_cluster_says_how_to_start_one() {
     let dir = dir.path().display().to_string();
     for args in [
         vec!["token", "--cluster", &dir, "--user", "ann"],
-        vec!["chat", "--cluster", &dir, "--user", "ann", "--group", "g", "--channel", "c"],
+        vec![
+            "chat",
+            "--cluster",
+            &dir,
+            "--user",
+            "ann",
+            "--group",
+            "g",
+            "--channel",
+            "c",
+        ],
         vec!["export", "--cluster", &dir, "--group", "g", "--channel", "c"],
     ] {
         let (code, text) = refused(&args);
@@ -50,7 +63,9 @@ fn a_port_in_use_is_named() {
     let example = String::from_utf8(throng().run(["config", "core"]).expect("runs").stdout).expect("text");
     let data = dir.path().join("data").display().to_string();
     let config = dir.path().join("core.toml");
-    let text = example.replace("127.0.0.1:7101", &port).replace("throng-data", &data);
+    let text = example
+        .replace("127.0.0.1:7101", &port)
+        .replace("throng-data", &data);
     std::fs::write(&config, text).expect("written");
     let (code, text) = refused(&["core", "--config", &config.display().to_string()]);
     let golden = format!(
@@ -72,7 +87,10 @@ fn a_folder_of_a_newer_format_is_left_alone() {
          wrote it or a later one; nothing was changed\n"
     );
     assert_eq!((code, text), (Some(3), golden));
-    assert_eq!(std::fs::read_to_string(path.join("layout.json")).expect("there"), r#"{"format":7}"#);
+    assert_eq!(
+        std::fs::read_to_string(path.join("layout.json")).expect("there"),
+        r#"{"format":7}"#
+    );
 }
 
 #[test]
@@ -85,12 +103,18 @@ fn an_unreadable_certificate_is_named() {
     let data = dir.path().join("data").display().to_string();
     let broken = broken.display().to_string();
     let text = example
-        .replace("development_ca = \"throng-data/tls\"", &format!("ca = \"{broken}\"\ncert = \"{broken}\"\nkey = \"{broken}\""))
+        .replace(
+            "development_ca = \"throng-data/tls\"",
+            &format!("ca = \"{broken}\"\ncert = \"{broken}\"\nkey = \"{broken}\""),
+        )
         .replace("throng-data", &data);
     std::fs::write(&config, text).expect("written");
     let (code, text) = refused(&["core", "--config", &config.display().to_string()]);
     assert_eq!(code, Some(3), "{text}");
-    assert!(text.starts_with("error: the certificate or key cannot be read: "), "{text}");
+    assert!(
+        text.starts_with("error: the certificate or key cannot be read: "),
+        "{text}"
+    );
     assert!(text.contains(&format!("\n   at: {broken}\n")), "{text}");
 }
 
@@ -102,7 +126,8 @@ fn an_unknown_key_is_refused_with_its_line_and_the_nearest_name() {
     std::fs::write(&config, format!("idd = 4\n{example}")).expect("written");
     let config = config.display().to_string();
     let (code, text) = refused(&["core", "--config", &config]);
-    let golden = format!("error: the key `idd` is unknown\n   at: {config}, line 1\n next: did you mean `id`?\n");
+    let golden =
+        format!("error: the key `idd` is unknown\n   at: {config}, line 1\n next: did you mean `id`?\n");
     assert_eq!((code, text), (Some(2), golden));
 }
 
@@ -113,20 +138,43 @@ fn an_expired_and_a_foreign_token_are_told_apart() {
     let _system = up(dir.path(), 1);
     let cluster = dir.path().display().to_string();
     let chat = |token: &str| {
-        refused(&["chat", "--cluster", &cluster, "--user", "ann", "--group", "g", "--channel", "c", "--token", token])
+        refused(&[
+            "chat",
+            "--cluster",
+            &cluster,
+            "--user",
+            "ann",
+            "--group",
+            "g",
+            "--channel",
+            "c",
+            "--token",
+            token,
+        ])
     };
-    let made = throng().run(["token", "--cluster", &cluster, "--user", "ann", "--seconds", "0"]).expect("runs");
+    let made = throng()
+        .run(["token", "--cluster", &cluster, "--user", "ann", "--seconds", "0"])
+        .expect("runs");
     let (code, text) = chat(String::from_utf8(made.stdout).expect("text").trim());
     assert_eq!(code, Some(3), "{text}");
-    assert!(text.starts_with("error: the token has expired\n   at: edge 127.0.0.1:"), "{text}");
+    assert!(
+        text.starts_with("error: the token has expired\n   at: edge 127.0.0.1:"),
+        "{text}"
+    );
 
     let mut file: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(dir.path().join("cluster.json")).expect("there")).expect("JSON");
+        serde_json::from_slice(&std::fs::read(dir.path().join("cluster.json")).expect("there"))
+            .expect("JSON");
     file["app_secret"] = "0".repeat(64).into();
     std::fs::write(other.path().join("cluster.json"), file.to_string()).expect("written");
     let foreign = other.path().display().to_string();
-    let made = throng().run(["token", "--cluster", &foreign, "--user", "ann"]).expect("runs");
+    let made = throng()
+        .run(["token", "--cluster", &foreign, "--user", "ann"])
+        .expect("runs");
     let (code, text) = chat(String::from_utf8(made.stdout).expect("text").trim());
     assert_eq!(code, Some(3), "{text}");
-    assert!(text.starts_with("error: the token was refused\n   at: edge 127.0.0.1:"), "{text}");
+    assert!(
+        text.starts_with("error: the token was refused\n   at: edge 127.0.0.1:"),
+        "{text}"
+    );
 }

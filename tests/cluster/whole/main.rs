@@ -23,7 +23,9 @@ const START: Duration = Duration::from_secs(90);
 /// `throng up` on a folder, serving.
 fn up(dir: &Path, edges: u8) -> Running {
     let dir = dir.display().to_string();
-    let mut up = throng().start(["up", "--dir", &dir, "--edges", &edges.to_string()]).expect("up starts");
+    let mut up = throng()
+        .start(["up", "--dir", &dir, "--edges", &edges.to_string()])
+        .expect("up starts");
     up.wait_for_line("Talk to it", START).expect("up serves");
     up
 }

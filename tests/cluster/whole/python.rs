@@ -31,10 +31,17 @@ fn interpreter() -> Option<PathBuf> {
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Some(python);
     }
-    let made = Command::new("python3").args(["-m", "venv", "--clear"]).arg(&place).output();
+    let made = Command::new("python3")
+        .args(["-m", "venv", "--clear"])
+        .arg(&place)
+        .output();
     let made = present("python3", made)?;
     let installed = made.status.success().then(|| {
-        Command::new(&python).args(["-m", "pip", "install", "--quiet", "-r"]).arg(&requirements).output().expect("pip runs")
+        Command::new(&python)
+            .args(["-m", "pip", "install", "--quiet", "-r"])
+            .arg(&requirements)
+            .output()
+            .expect("pip runs")
     });
     match installed {
         Some(output) if output.status.success() => {
@@ -44,7 +51,10 @@ fn interpreter() -> Option<PathBuf> {
         failed => {
             let why = failed.map_or_else(|| made.stderr.clone(), |output| output.stderr);
             let why = String::from_utf8_lossy(&why);
-            assert!(std::env::var_os("CI").is_none(), "the Python packages cannot be installed: {why}");
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "the Python packages cannot be installed: {why}"
+            );
             eprintln!("skipped: the Python packages of tests/python/requirements.txt cannot be installed");
             None
         }
@@ -53,9 +63,17 @@ fn interpreter() -> Option<PathBuf> {
 
 fn conformance(args: &[&str]) {
     let Some(python) = interpreter() else { return };
-    let output = Command::new(python).arg(format!("{FOLDER}/conformance.py")).args(args).output().expect("runs");
+    let output = Command::new(python)
+        .arg(format!("{FOLDER}/conformance.py"))
+        .args(args)
+        .output()
+        .expect("runs");
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{said}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]
@@ -63,5 +81,10 @@ fn another_implementation_reads_every_vector_and_talks_to_a_running_system() {
     let dir = tempfile::tempdir().expect("a folder");
     let _system = up(dir.path(), 1);
     let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/protocol/vectors");
-    conformance(&["--vectors", vectors, "--cluster", &dir.path().display().to_string()]);
+    conformance(&[
+        "--vectors",
+        vectors,
+        "--cluster",
+        &dir.path().display().to_string(),
+    ]);
 }

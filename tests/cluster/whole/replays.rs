@@ -21,7 +21,11 @@ pub fn replay(args: &[&str]) -> (Option<i32>, Value) {
 }
 
 fn holds(report: &Value, sent: u64) {
-    assert_eq!((&report["sent"], &report["acked"]), (&sent.into(), &sent.into()), "{report}");
+    assert_eq!(
+        (&report["sent"], &report["acked"]),
+        (&sent.into(), &sent.into()),
+        "{report}"
+    );
     assert_eq!(report["expected"], report["delivered"], "{report}");
     for count in ["lost", "duplicated", "reordered", "holes"] {
         assert_eq!(report[count], 0, "{report}");
@@ -32,9 +36,21 @@ fn export(cluster: &Path, channels: u8, into: &Path) {
     for channel in 0..channels {
         let name = format!("channel-{channel}");
         let cluster = cluster.display().to_string();
-        let args = ["export", "--cluster", &cluster, "--group", "community", "--channel", &name];
+        let args = [
+            "export",
+            "--cluster",
+            &cluster,
+            "--group",
+            "community",
+            "--channel",
+            &name,
+        ];
         let output = throng().run(args).expect("export runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         std::fs::write(into.join(format!("{name}.jsonl")), output.stdout).expect("written");
     }
 }
@@ -44,28 +60,61 @@ fn a_replay_holds_and_a_checker_outside_agrees() {
     let dir = tempfile::tempdir().expect("a folder");
     let trace = dir.path().join("trace.jsonl");
     throng_cluster::trace::write(&trace, 1_000, 1).expect("a trace");
-    let (data, record, exports) = (dir.path().join("data"), dir.path().join("record"), dir.path().join("exports"));
+    let (data, record, exports) = (
+        dir.path().join("data"),
+        dir.path().join("record"),
+        dir.path().join("exports"),
+    );
     std::fs::create_dir(&exports).expect("a folder");
     let _up = up(&data, 2);
     let text = |path: &Path| path.display().to_string();
-    let args = [&text(&trace), "--cluster", &text(&data), "--observers", "10", "--record", &text(&record)];
+    let args = [
+        &text(&trace),
+        "--cluster",
+        &text(&data),
+        "--observers",
+        "10",
+        "--record",
+        &text(&record),
+    ];
     let (code, report) = replay(&args);
     holds(&report, 1_000);
-    assert!(report["expected"].as_u64() > Some(7_000), "most observers were there throughout: {report}");
+    assert!(
+        report["expected"].as_u64() > Some(7_000),
+        "most observers were there throughout: {report}"
+    );
     assert_eq!(code, Some(0));
 
     export(&data, 6, &exports);
     let checker = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/check_record.py");
-    let python = Command::new("python3").arg(checker).args([&trace, &record, &exports]).output();
-    let Some(judged) = crate::python::present("python3", python) else { return };
-    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stdout));
+    let python = Command::new("python3")
+        .arg(checker)
+        .args([&trace, &record, &exports])
+        .output();
+    let Some(judged) = crate::python::present("python3", python) else {
+        return;
+    };
+    assert!(
+        judged.status.success(),
+        "{}",
+        String::from_utf8_lossy(&judged.stdout)
+    );
 
     // A record that lost one line does not pass the checker: it can fail.
     let victim = record.join("clients/observer-001.jsonl");
     let lines = std::fs::read_to_string(&victim).expect("recorded");
-    let cut: Vec<&str> = lines.lines().enumerate().filter(|(n, _)| *n != 5).map(|(_, line)| line).collect();
+    let cut: Vec<&str> = lines
+        .lines()
+        .enumerate()
+        .filter(|(n, _)| *n != 5)
+        .map(|(_, line)| line)
+        .collect();
     std::fs::write(&victim, cut.join("\n") + "\n").expect("written");
-    let judged = Command::new("python3").arg(checker).args([&trace, &record, &exports]).output().expect("runs");
+    let judged = Command::new("python3")
+        .arg(checker)
+        .args([&trace, &record, &exports])
+        .output()
+        .expect("runs");
     assert_eq!(judged.status.code(), Some(1));
 }
 
@@ -75,7 +124,14 @@ fn kills_of_leaders_edges_shards_and_connections_lose_nothing() {
     let trace = dir.path().join("trace.jsonl");
     throng_cluster::trace::write(&trace, 4_000, 2).expect("a trace");
     let trace = trace.display().to_string();
-    let faults = ["leader-kill=1", "edge-kill=1", "core-restart=1", "client-drop=10", "client-rebind=3", "client-freeze=2"];
+    let faults = [
+        "leader-kill=1",
+        "edge-kill=1",
+        "core-restart=1",
+        "client-drop=10",
+        "client-rebind=3",
+        "client-freeze=2",
+    ];
     let mut args = vec![trace.as_str(), "--embedded", "--edges", "2", "--observers", "10"];
     for fault in faults {
         args.extend(["--chaos", fault]);
@@ -86,7 +142,10 @@ fn kills_of_leaders_edges_shards_and_connections_lose_nothing() {
         let (kind, asked) = fault.split_once('=').expect("a kind and a count");
         let chaos = &report["chaos"][kind];
         assert_eq!(chaos["done"].to_string(), asked, "{report}");
-        assert!(!kind.ends_with("kill") || chaos["inflight_hit"].as_u64() > Some(0), "{report}");
+        assert!(
+            !kind.ends_with("kill") || chaos["inflight_hit"].as_u64() > Some(0),
+            "{report}"
+        );
     }
     assert_eq!(code, Some(0));
 }
