@@ -13,6 +13,9 @@ pub(crate) const ATTEMPT: Duration = Duration::from_millis(900);
 /// Wait before a node is asked again while an election runs.
 pub(crate) const ELECTION_WAIT: Duration = Duration::from_millis(50);
 
+/// How long a node that did not answer is asked last: as long as a process takes to come back.
+pub(crate) const SILENT_LAST: Duration = Duration::from_secs(2);
+
 /// How often the cluster's map is read again.
 pub(crate) const MAP_INTERVAL: Duration = Duration::from_secs(5);
 

@@ -25,7 +25,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 
 use crate::config::CoreAddress;
-use crate::limits::{ATTEMPT, ELECTION_WAIT, REQUEST_BUDGET};
+use crate::limits::{ATTEMPT, ELECTION_WAIT, REQUEST_BUDGET, SILENT_LAST};
 use crate::metrics::Metrics;
 use crate::refused::Refused;
 
@@ -64,6 +64,8 @@ pub(crate) struct Upstream {
     leaders: Mutex<HashMap<ShardId, NodeId>>,
     /// Counts changes of `leaders`.
     led: watch::Sender<u64>,
+    /// Nodes that did not answer, and when: asked last for a while by those who know no leader.
+    silent: Mutex<HashMap<NodeId, Instant>>,
     turn: AtomicUsize,
     metrics: Metrics,
 }
@@ -85,6 +87,7 @@ impl Upstream {
             doubt: Notify::new(),
             leaders: Mutex::new(HashMap::new()),
             led: watch::Sender::new(0),
+            silent: Mutex::new(HashMap::new()),
             turn: AtomicUsize::new(0),
             metrics,
         }
@@ -112,11 +115,6 @@ impl Upstream {
             .shard(shard)
             .map(|info| info.voters.clone())
             .unwrap_or_default();
-        if voters.is_empty() {
-            return Err(Refused::unavailable(format!(
-                "the cluster's map has no shard {shard}"
-            )));
-        }
         self.call(Some(shard), &voters, request, by).await
     }
 
@@ -179,48 +177,58 @@ impl Upstream {
         request: &Request,
         by: Deadline,
     ) -> Result<Reply, Refused> {
+        if nodes.is_empty() {
+            return Err(Refused::unavailable("the cluster's map names no nodes for it"));
+        }
         let payload = cluster::encode(request);
-        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        let nodes = self.in_order(nodes);
         let mut named = shard.and_then(|shard| self.leader(shard));
         let mut last = String::from("no core node was reached");
+        let mut silent = Vec::new();
         let (mut tries, mut stopped) = (0, 0);
-        loop {
-            if by.passed() {
-                return Err(Refused::unavailable(last));
-            }
-            let node = named
-                .take()
-                .unwrap_or_else(|| nodes[(first + tries) % nodes.len()]);
+        while !by.passed() {
+            let node = named.take().unwrap_or_else(|| nodes[tries % nodes.len()]);
             tries += 1;
-            match self.attempt(node, &payload, by).await {
+            let refusal = match self.attempt(node, &payload, by).await {
                 Ok(reply) => {
-                    if let Some(shard) = shard {
-                        self.learn(shard, node);
-                    }
+                    self.learn(shard, node);
                     return Ok(reply);
                 }
-                Err(Miss::Refused(Refusal::NotLeader { leader })) => {
-                    self.metrics.redirects.inc();
+                Err(Miss::Refused(refusal)) => refusal,
+                Err(Miss::Silent(text)) => {
                     self.unlearn(shard, node);
+                    self.metrics.upstream_failures.inc();
+                    self.silent.lock().insert(node, Instant::now());
+                    silent.push(node);
+                    (last, named) = (text, None);
+                    if tries >= nodes.len() {
+                        self.doubt(by).await;
+                    }
+                    continue;
+                }
+            };
+            match refusal {
+                Refusal::NotLeader { leader } => {
+                    self.unlearn(shard, node);
+                    self.metrics.redirects.inc();
                     last = "the shard has no leader now".to_owned();
-                    named = leader.filter(|leader| *leader != node);
-                    // A node that names a leader which is gone does so until it notices.
+                    // A leader that is gone is named until its followers notice.
+                    named = leader.filter(|leader| *leader != node && !silent.contains(leader));
                     if named.is_none() || tries > nodes.len() {
-                        self.doubt.notify_one();
-                        by.wait(jittered(ELECTION_WAIT)).await;
+                        self.doubt(by).await;
                     }
                 }
-                Err(Miss::Refused(Refusal::Code {
+                Refusal::Code {
                     code: Code::Unavailable,
                     text,
-                })) => {
+                } => {
                     last = text;
                     by.wait(jittered(ELECTION_WAIT)).await;
                 }
-                Err(Miss::Refused(Refusal::Code {
+                Refusal::Code {
                     code: Code::StoreFailed,
                     text,
-                })) => {
+                } => {
                     // The replica of this node has stopped; the others may go on without it.
                     self.unlearn(shard, node);
                     stopped += 1;
@@ -228,18 +236,31 @@ impl Upstream {
                         return Err(Refused::new(Code::StoreFailed, text));
                     }
                 }
-                Err(Miss::Refused(Refusal::Code { code, text })) => return Err(Refused::new(code, text)),
-                Err(Miss::Silent(text)) => {
-                    self.metrics.upstream_failures.inc();
-                    self.unlearn(shard, node);
-                    self.doubt.notify_one();
-                    last = text;
-                    if tries >= nodes.len() {
-                        by.wait(jittered(ELECTION_WAIT)).await;
-                    }
-                }
+                Refusal::Code { code, text } => return Err(Refused::new(code, text)),
             }
         }
+        Err(Refused::unavailable(last))
+    }
+
+    /// Nodes in the order they are asked in: each call begins with another one, and those that were
+    /// silent a moment ago come last.
+    fn in_order(&self, nodes: &[NodeId]) -> Vec<NodeId> {
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut order: Vec<NodeId> = nodes.to_vec();
+        order.rotate_left(first % nodes.len());
+        let silent = self.silent.lock();
+        order.sort_by_key(|node| {
+            silent
+                .get(node)
+                .is_some_and(|since| since.elapsed() < SILENT_LAST)
+        });
+        order
+    }
+
+    /// Has the map read again, and waits a moment for an election.
+    async fn doubt(&self, by: Deadline) {
+        self.doubt.notify_one();
+        by.wait(jittered(ELECTION_WAIT)).await;
     }
 
     async fn attempt(&self, node: NodeId, payload: &Bytes, by: Deadline) -> Result<Reply, Miss> {
@@ -262,7 +283,9 @@ impl Upstream {
         }
     }
 
-    fn learn(&self, shard: ShardId, node: NodeId) {
+    fn learn(&self, shard: Option<ShardId>, node: NodeId) {
+        self.silent.lock().remove(&node);
+        let Some(shard) = shard else { return };
         let before = self.leaders.lock().insert(shard, node);
         if before != Some(node) {
             self.led.send_modify(|changes| *changes += 1);

@@ -140,7 +140,10 @@ async fn a_gap_in_a_feed_is_read_from_the_log() {
         tokio::task::yield_now().await;
     }
     client.take(1, 1, last).await;
-    assert!(edge.core.pages.load(Ordering::SeqCst) > 0, "there was a gap to read");
+    assert!(
+        edge.core.pages.load(Ordering::SeqCst) > 0,
+        "there was a gap to read"
+    );
 }
 
 #[tokio::test]

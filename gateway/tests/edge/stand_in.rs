@@ -124,10 +124,6 @@ impl State {
     }
 
     fn answer(&self, request: Request) -> Answer {
-        let no = |code: Code| Refusal::Code {
-            code,
-            text: code.name().to_owned(),
-        };
         if self.no_leader.load(Ordering::SeqCst) && !matches!(request, Request::Map | Request::App { .. }) {
             return Err(Refusal::NotLeader { leader: None });
         }
@@ -145,21 +141,7 @@ impl State {
                 let next = UserNumber(users.len() as u64 + 1);
                 Ok(Reply::User(*users.entry(user).or_insert(next)))
             }
-            Request::Grant { group, user, .. } => {
-                if group.as_str() != "group" {
-                    return Err(no(Code::GroupUnknown));
-                }
-                if self.strangers.lock().contains(&user) {
-                    return Err(no(Code::NotMember));
-                }
-                let made = self.grants.fetch_add(1, Ordering::SeqCst);
-                let key_id = u32::try_from(made).unwrap();
-                Ok(Reply::Grant(Grant {
-                    key_id,
-                    claims: Bytes::new(),
-                    seal: [0; 32],
-                }))
-            }
+            Request::Grant { group, user, .. } => self.grant(&group, &user),
             Request::Channel { app, group, channel } => match number(&channel) {
                 Some(number) => Ok(Reply::Channel(ChannelInfo {
                     app,
@@ -198,6 +180,21 @@ impl State {
             }
             _ => Ok(Reply::Done),
         }
+    }
+
+    fn grant(&self, group: &GroupId, user: &UserId) -> Answer {
+        if group.as_str() != "group" {
+            return Err(no(Code::GroupUnknown));
+        }
+        if self.strangers.lock().contains(user) {
+            return Err(no(Code::NotMember));
+        }
+        let made = self.grants.fetch_add(1, Ordering::SeqCst);
+        Ok(Reply::Grant(Grant {
+            key_id: u32::try_from(made).unwrap(),
+            claims: Bytes::new(),
+            seal: [0; 32],
+        }))
     }
 
     async fn feed(&self, mut writer: LaneWriter, mut reader: LaneReader) {
@@ -346,6 +343,13 @@ async fn serve(state: Arc<State>, connection: ClusterConnection) {
             };
             let _ = serve_rpc(writer, reader, handler, 64).await;
         });
+    }
+}
+
+fn no(code: Code) -> Refusal {
+    Refusal::Code {
+        code,
+        text: code.name().to_owned(),
     }
 }
 
