@@ -65,7 +65,12 @@ async fn commit(core: &Core, meta: &Replica, map: &ClusterMap) -> Result<(), Str
     };
     match meta.propose(Command::Meta(command)).await.map_err(text)? {
         Reply::Bootstrapped { first } => {
-            tracing::info!(first, shards = map.shards.len(), nodes = map.nodes.len(), "the cluster has begun");
+            tracing::info!(
+                first,
+                shards = map.shards.len(),
+                nodes = map.nodes.len(),
+                "the cluster has begun"
+            );
             Ok(())
         }
         other => Err(format!("{other:?}")),

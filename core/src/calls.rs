@@ -24,7 +24,10 @@ pub(crate) async fn call(core: &Core, shard: ShardId, request: &Request) -> Resu
         };
         turn += 1;
         let attempt = timeout_at(deadline, attempt(core, node, request));
-        match attempt.await.unwrap_or_else(|_| Err(unreachable(node, "no answer in time"))) {
+        match attempt
+            .await
+            .unwrap_or_else(|_| Err(unreachable(node, "no answer in time")))
+        {
             Ok(reply) => return Ok(reply),
             Err(Refusal::NotLeader { leader }) => {
                 // A node that knows the leader is followed at once, but not in circles.

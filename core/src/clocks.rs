@@ -38,7 +38,10 @@ pub(crate) async fn run(core: Arc<Core>, others: Vec<NodeId>) {
             }
         }
         if bar {
-            tracing::error!(ahead_ms = by, "this clock is ahead of the majority's: leading no shard until it is right");
+            tracing::error!(
+                ahead_ms = by,
+                "this clock is ahead of the majority's: leading no shard until it is right"
+            );
             step_down(&core, &ahead).await;
         }
     }
@@ -47,12 +50,20 @@ pub(crate) async fn run(core: Arc<Core>, others: Vec<NodeId>) {
 /// How far this clock is ahead of another node's, `None` if it cannot be told.
 async fn ahead_of(core: &Core, node: NodeId) -> Option<i64> {
     let (asked_ms, asked) = (core.now_ms(), Instant::now());
-    let answer = core.peers().ask(node, &Request::Clock, CLOCK_ROUND_TRIP_MAX).await;
+    let answer = core
+        .peers()
+        .ask(node, &Request::Clock, CLOCK_ROUND_TRIP_MAX)
+        .await;
     let Ok(Ok(Reply::Clock(theirs))) = answer else {
         return None;
     };
     let half = u64::try_from(asked.elapsed().as_millis() / 2).ok()?;
-    Some(asked_ms.saturating_add(half).cast_signed().saturating_sub(theirs.cast_signed()))
+    Some(
+        asked_ms
+            .saturating_add(half)
+            .cast_signed()
+            .saturating_sub(theirs.cast_signed()),
+    )
 }
 
 /// How far this clock is ahead of the slowest majority of `nodes` clocks, this one among them. Nodes
@@ -67,8 +78,15 @@ fn ahead_of_majority(nodes: usize, ahead: &[(NodeId, i64)]) -> i64 {
 
 /// Hands the shards this node leads to nodes whose clocks are behind this one.
 async fn step_down(core: &Core, ahead: &[(NodeId, i64)]) {
-    let right = |node: &NodeId| ahead.iter().any(|(other, ms)| other == node && *ms > CLOCK_AHEAD_MS_MAX);
-    for replica in core.replicas().filter(|replica| replica.handle().leadership().leads) {
+    let right = |node: &NodeId| {
+        ahead
+            .iter()
+            .any(|(other, ms)| other == node && *ms > CLOCK_AHEAD_MS_MAX)
+    };
+    for replica in core
+        .replicas()
+        .filter(|replica| replica.handle().leadership().leads)
+    {
         if let Some(node) = replica.voters().iter().copied().find(right)
             && let Err(error) = replica.handle().transfer_leader(node).await
         {

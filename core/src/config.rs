@@ -200,7 +200,9 @@ impl CoreConfig {
             return Err("shards.management, shards.message and shards.replicas are 1 or more".to_owned());
         }
         if management > 100 {
-            return Err(format!("shards.management is {management}, at most 100 are possible"));
+            return Err(format!(
+                "shards.management is {management}, at most 100 are possible"
+            ));
         }
         let mut ids: Vec<NodeId> = self.peers.iter().map(|peer| peer.id).collect();
         ids.sort_unstable();

@@ -73,9 +73,12 @@ impl Core {
     pub fn shard_of(&self, key: PlacementKey<'_>) -> Result<ShardId, Refusal> {
         let state = self.cluster()?;
         let shard = state.map.shard_of(key);
-        shard
-            .map(|shard| shard.id)
-            .ok_or_else(|| refused(Code::Unavailable, format!("plane {:?} has no shards", key.plane())))
+        shard.map(|shard| shard.id).ok_or_else(|| {
+            refused(
+                Code::Unavailable,
+                format!("plane {:?} has no shards", key.plane()),
+            )
+        })
     }
 
     /// This node's replica of a shard; without one, who has one.

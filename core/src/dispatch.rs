@@ -78,9 +78,7 @@ async fn carry_out(core: &Core, request: Request) -> Answer {
             user,
             number,
         } => management::grant(core, &app, &group, &user, number).await,
-        Request::Channel { app, group, channel } => {
-            management::channel(core, &app, &group, &channel).await
-        }
+        Request::Channel { app, group, channel } => management::channel(core, &app, &group, &channel).await,
         Request::Append { shard, append } => message::append(core, shard, append).await,
         Request::Page {
             shard,

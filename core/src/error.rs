@@ -32,7 +32,9 @@ pub enum CoreError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The certificate is another node's.
-    #[error("the certificate is that of {found:?}, but this is core node {expected}; give each node its own certificate")]
+    #[error(
+        "the certificate is that of {found:?}, but this is core node {expected}; give each node its own certificate"
+    )]
     OtherIdentity {
         /// The id of the configuration.
         expected: u64,
@@ -46,7 +48,9 @@ pub enum CoreError {
         path: PathBuf,
     },
     /// A newer build has written the data.
-    #[error("{path} has format {found}, this build knows up to {known}; run the build that wrote it or a newer one")]
+    #[error(
+        "{path} has format {found}, this build knows up to {known}; run the build that wrote it or a newer one"
+    )]
     NewerFormat {
         /// The folder.
         path: PathBuf,
@@ -96,7 +100,10 @@ impl CoreError {
 }
 
 fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 impl From<BindError> for CoreError {

@@ -24,6 +24,10 @@ pub const LINEARIZE_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Pause before a leader without a lease asks its quorum again; a heartbeat round takes less.
 pub const LEASE_RETRY_PAUSE: Duration = Duration::from_millis(10);
 
+/// Longest pause of that kind, for a leader that has lost its quorum: what waits must not keep the
+/// group busy.
+pub const LEASE_RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
+
 /// How long an append may wait for a follower's disk. Longer than a heartbeat: a slow disk must not
 /// have its entries sent again and again.
 pub const APPEND_TIMEOUT: Duration = Duration::from_millis(5_000);

@@ -71,7 +71,9 @@ impl Listener {
         let ended = match (kind, peer) {
             (REQUEST_LANE, _) => self.requests(peer, writer, reader).await,
             (FEED_LANE, PeerId::Edge(_) | PeerId::Admin) if self.room_for_feed() => {
-                feed::serve(&self.core, writer, reader).await.map_err(|error| error.to_string())
+                feed::serve(&self.core, writer, reader)
+                    .await
+                    .map_err(|error| error.to_string())
             }
             (kind, PeerId::Core(from)) if is_raft_lane(kind) => {
                 let handler = |request: Bytes| Arc::clone(&self.raft).answer(from, request);

@@ -92,28 +92,92 @@ impl Metrics {
         let mut registry = Registry::default();
         let r = &mut registry;
         let m = self;
-        r.register("throng_core_proposals", "Commands handed to Raft", m.proposals.clone());
-        r.register("throng_core_appended_messages", "Messages appended as leader", m.appended.clone());
-        r.register("throng_core_appended_bytes", "Bytes of bodies appended as leader", m.appended_bytes.clone());
-        r.register("throng_core_applied_commands", "Commands applied by replicas", m.applied.clone());
-        r.register("throng_core_outbox_sent", "Outbox records delivered", m.outbox_sent.clone());
+        r.register(
+            "throng_core_proposals",
+            "Commands handed to Raft",
+            m.proposals.clone(),
+        );
+        r.register(
+            "throng_core_appended_messages",
+            "Messages appended as leader",
+            m.appended.clone(),
+        );
+        r.register(
+            "throng_core_appended_bytes",
+            "Bytes of bodies appended as leader",
+            m.appended_bytes.clone(),
+        );
+        r.register(
+            "throng_core_applied_commands",
+            "Commands applied by replicas",
+            m.applied.clone(),
+        );
+        r.register(
+            "throng_core_outbox_sent",
+            "Outbox records delivered",
+            m.outbox_sent.clone(),
+        );
         r.register(
             "throng_core_snapshots_installed",
             "Snapshots installed from other nodes",
             m.snapshots_installed.clone(),
         );
-        r.register("throng_core_refusals", "Requests refused, by code", m.refusals.clone());
-        r.register("throng_core_feed_followers", "Channels followed over feed lanes", m.feed_followers.clone());
+        r.register(
+            "throng_core_refusals",
+            "Requests refused, by code",
+            m.refusals.clone(),
+        );
+        r.register(
+            "throng_core_feed_followers",
+            "Channels followed over feed lanes",
+            m.feed_followers.clone(),
+        );
         r.register("throng_core_feed_lanes", "Open feed lanes", m.feed_lanes.clone());
-        r.register("throng_core_feed_bytes", "Bytes sent on feeds", m.feed_bytes.clone());
-        r.register("throng_core_feed_entries", "Entries sent on feeds", m.feed_entries.clone());
-        r.register("throng_core_store_commits", "Transactions synced to disk", m.store_commits.clone());
-        r.register("throng_core_store_batches", "Batches those transactions made durable", m.store_batches.clone());
-        r.register("throng_core_store_bytes", "Bytes of those batches", m.store_bytes.clone());
-        r.register("throng_core_leader_shards", "Shards this node leads", m.leader_shards.clone());
-        r.register("throng_core_failed_shards", "Replicas that have stopped", m.failed_shards.clone());
-        r.register("throng_core_applied_index", "Last applied log index, by shard", m.applied_index.clone());
-        r.register("throng_core_clock_ahead_ms", "This clock minus the majority's", m.clock_ahead_ms.clone());
+        r.register(
+            "throng_core_feed_bytes",
+            "Bytes sent on feeds",
+            m.feed_bytes.clone(),
+        );
+        r.register(
+            "throng_core_feed_entries",
+            "Entries sent on feeds",
+            m.feed_entries.clone(),
+        );
+        r.register(
+            "throng_core_store_commits",
+            "Transactions synced to disk",
+            m.store_commits.clone(),
+        );
+        r.register(
+            "throng_core_store_batches",
+            "Batches those transactions made durable",
+            m.store_batches.clone(),
+        );
+        r.register(
+            "throng_core_store_bytes",
+            "Bytes of those batches",
+            m.store_bytes.clone(),
+        );
+        r.register(
+            "throng_core_leader_shards",
+            "Shards this node leads",
+            m.leader_shards.clone(),
+        );
+        r.register(
+            "throng_core_failed_shards",
+            "Replicas that have stopped",
+            m.failed_shards.clone(),
+        );
+        r.register(
+            "throng_core_applied_index",
+            "Last applied log index, by shard",
+            m.applied_index.clone(),
+        );
+        r.register(
+            "throng_core_clock_ahead_ms",
+            "This clock minus the majority's",
+            m.clock_ahead_ms.clone(),
+        );
         registry
     }
 }

@@ -131,7 +131,10 @@ impl CoreNode {
 
     /// The shards this node leads.
     pub fn leads(&self) -> Vec<ShardId> {
-        let led = self.core.replicas().filter(|replica| replica.handle().leadership().leads);
+        let led = self
+            .core
+            .replicas()
+            .filter(|replica| replica.handle().leadership().leads);
         led.map(|replica| replica.shard()).collect()
     }
 
@@ -153,7 +156,11 @@ impl CoreNode {
 
     /// Hands a shard that this node leads to another voter, and waits until it has let go.
     pub async fn transfer_leader(&self, shard: ShardId, to: NodeId) -> Result<(), String> {
-        let replica = self.core.replicas.get(&shard).ok_or_else(|| format!("shard {shard} is not here"))?;
+        let replica = self
+            .core
+            .replicas
+            .get(&shard)
+            .ok_or_else(|| format!("shard {shard} is not here"))?;
         replica.handle().transfer_leader(to).await?;
         let mut leadership = replica.handle().watch_leadership();
         let gone = tokio::time::timeout(TRANSFER_TIMEOUT, leadership.wait_for(|now| !now.leads)).await;
@@ -171,7 +178,10 @@ impl CoreNode {
         for replica in self.core.replicas() {
             replica.handle().stand_for_election(false);
         }
-        let handing = self.core.replicas().map(|replica| hand_over(self.core.id(), replica));
+        let handing = self
+            .core
+            .replicas()
+            .map(|replica| hand_over(self.core.id(), replica));
         let handed = futures_util::future::join_all(handing);
         if timeout_at(deadline, handed).await.is_err() {
             tracing::warn!(shards = ?self.leads(), "leadership could not be handed over in time");
@@ -226,13 +236,20 @@ impl Parts {
             voters: Vec::new(),
         };
         opened.insert(META_SHARD, self.open(&meta_info).await?);
-        let known = opened[&META_SHARD].shard.reader.read(|view, _| ClusterState::read(view));
+        let known = opened[&META_SHARD]
+            .shard
+            .reader
+            .read(|view, _| ClusterState::read(view));
         let known = known.map_err(|error| self.shard_error(META_SHARD, error))?;
         let map = known.as_ref().map_or(&initial, |state| &state.map).clone();
         self.peers.update(&map);
         let me = self.config.id;
-        let hosted: Vec<ShardInfo> =
-            map.shards.iter().filter(|shard| shard.voters.contains(&me)).cloned().collect();
+        let hosted: Vec<ShardInfo> = map
+            .shards
+            .iter()
+            .filter(|shard| shard.voters.contains(&me))
+            .cloned()
+            .collect();
         let meta_applied = opened[&META_SHARD].applied.clone();
         let mut replicas = BTreeMap::new();
         for info in hosted {
@@ -265,7 +282,12 @@ impl Parts {
         };
         node.run(self.raft, initial, meta_applied);
         if let Some(listener) = observe {
-            node.spawn(observe::serve(listener, Arc::clone(&node.core), self.store, node.stop.clone()));
+            node.spawn(observe::serve(
+                listener,
+                Arc::clone(&node.core),
+                self.store,
+                node.stop.clone(),
+            ));
         }
         Ok(node)
     }
@@ -300,7 +322,13 @@ impl Parts {
         let handle = ShardHandle::start(info.id, me, timing, network, log, state_machine).await;
         let handle = handle.map_err(|error| self.shard_error(info.id, error))?;
         self.raft.add(&handle, reader.clone());
-        Ok(Replica::new(info, handle, reader, opened.outbox, self.metrics.clone()))
+        Ok(Replica::new(
+            info,
+            handle,
+            reader,
+            opened.outbox,
+            self.metrics.clone(),
+        ))
     }
 
     fn shard_error(&self, shard: ShardId, error: impl ToString) -> CoreError {
@@ -332,10 +360,18 @@ impl CoreNode {
         }
         if let Some(meta) = core.replicas.get(&META_SHARD) {
             self.spawn(bootstrap::watch(Arc::clone(core), Arc::clone(meta), meta_applied));
-            self.spawn(bootstrap::begin(Arc::clone(core), Arc::clone(meta), initial.clone()));
+            self.spawn(bootstrap::begin(
+                Arc::clone(core),
+                Arc::clone(meta),
+                initial.clone(),
+            ));
         }
-        let others: Vec<NodeId> =
-            initial.nodes.iter().map(|node| node.id).filter(|id| *id != core.id()).collect();
+        let others: Vec<NodeId> = initial
+            .nodes
+            .iter()
+            .map(|node| node.id)
+            .filter(|id| *id != core.id())
+            .collect();
         self.spawn(clocks::run(Arc::clone(core), others));
     }
 
@@ -359,7 +395,12 @@ async fn end_feeds(core: Arc<Core>, replica: Arc<Replica>) {
 
 /// Hands a shard to its other voters in turn until this node does not lead it, or none takes it.
 async fn hand_over(me: NodeId, replica: &Replica) {
-    let others: Vec<NodeId> = replica.voters().iter().copied().filter(|node| *node != me).collect();
+    let others: Vec<NodeId> = replica
+        .voters()
+        .iter()
+        .copied()
+        .filter(|node| *node != me)
+        .collect();
     let mut leadership = replica.handle().watch_leadership();
     for to in others.iter().cycle().take(others.len() * HAND_OVER_ROUNDS) {
         if !leadership.borrow_and_update().leads {

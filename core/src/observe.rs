@@ -26,7 +26,11 @@ struct Observed {
 /// Serves until `stop`.
 pub(crate) async fn serve(listener: TcpListener, core: Arc<Core>, store: NodeStore, stop: CancellationToken) {
     let registry = core.metrics().registry();
-    let observed = Arc::new(Observed { core, store, registry });
+    let observed = Arc::new(Observed {
+        core,
+        store,
+        registry,
+    });
     let router = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
@@ -72,14 +76,24 @@ pub(crate) fn unready(core: &Core) -> Vec<String> {
 }
 
 async fn metrics(State(observed): State<Arc<Observed>>) -> Response {
-    let Observed { core, store, registry } = &*observed;
+    let Observed {
+        core,
+        store,
+        registry,
+    } = &*observed;
     let figures: Vec<_> = core.replicas().map(|replica| replica.figures()).collect();
     core.metrics().observe(&figures);
     let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let counted = store.metrics();
-    core.metrics().store_commits.set(gauge(counted.commits.load(Ordering::Relaxed)));
-    core.metrics().store_batches.set(gauge(counted.batches.load(Ordering::Relaxed)));
-    core.metrics().store_bytes.set(gauge(counted.bytes.load(Ordering::Relaxed)));
+    core.metrics()
+        .store_commits
+        .set(gauge(counted.commits.load(Ordering::Relaxed)));
+    core.metrics()
+        .store_batches
+        .set(gauge(counted.batches.load(Ordering::Relaxed)));
+    core.metrics()
+        .store_bytes
+        .set(gauge(counted.bytes.load(Ordering::Relaxed)));
     match metrics::render(registry) {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

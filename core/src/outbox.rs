@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use throng_protocol::cluster::{Refusal, Reply, Request};
 use throng_protocol::ids::ShardId;
+use throng_state::Reply as StateReply;
 use throng_state::command::{Command, ManagementCommand};
 use throng_state::query::{self, Pending};
-use throng_state::Reply as StateReply;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;

@@ -87,12 +87,7 @@ impl Peers {
     }
 
     /// Asks a node.
-    pub async fn ask(
-        &self,
-        node: NodeId,
-        request: &Request,
-        timeout: Duration,
-    ) -> Result<Answer, PeerError> {
+    pub async fn ask(&self, node: NodeId, request: &Request, timeout: Duration) -> Result<Answer, PeerError> {
         let answer = self
             .call(node, REQUEST_LANE, cluster::encode(request), timeout)
             .await?;

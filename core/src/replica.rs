@@ -74,7 +74,9 @@ impl Replica {
     /// Reads the applied state of one moment.
     pub fn read<T>(&self, query: impl FnOnce(&dyn View) -> Result<T, ApplyError>) -> Result<T, Refusal> {
         self.check()?;
-        self.reader.read(|view, _| query(view)).map_err(|error| self.fail(&error.to_string()))
+        self.reader
+            .read(|view, _| query(view))
+            .map_err(|error| self.fail(&error.to_string()))
     }
 
     /// Commits and applies a command.
@@ -86,7 +88,10 @@ impl Replica {
         match Reply::decode(&reply) {
             Ok(Reply::Refused { code, text }) => Err(refused(code, text)),
             Ok(reply) => Ok(reply),
-            Err(error) => Err(refused(Code::Internal, format!("a reply cannot be read: {error}"))),
+            Err(error) => Err(refused(
+                Code::Internal,
+                format!("a reply cannot be read: {error}"),
+            )),
         }
     }
 
@@ -106,7 +111,9 @@ impl Replica {
     pub async fn stopped(&self) {
         let mut leadership = self.handle.watch_leadership();
         while leadership.changed().await.is_ok() {}
-        let reason = self.failure().unwrap_or_else(|| "its Raft group has stopped".to_owned());
+        let reason = self
+            .failure()
+            .unwrap_or_else(|| "its Raft group has stopped".to_owned());
         self.fail(&reason);
     }
 
@@ -162,7 +169,10 @@ impl Replica {
         });
         refused(
             Code::StoreFailed,
-            format!("this node's replica of shard {} has stopped: {reason}", self.shard()),
+            format!(
+                "this node's replica of shard {} has stopped: {reason}",
+                self.shard()
+            ),
         )
     }
 

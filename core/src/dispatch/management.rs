@@ -130,7 +130,10 @@ async fn opened(replica: &Replica, info: ChannelInfo) -> Answer {
         Ok(done) => done.map(|()| Reply::Channel(info)),
         Err(_) => Err(refused(
             Code::Unavailable,
-            format!("channel {} exists, but shard {} has not opened its log yet", info.channel, info.shard),
+            format!(
+                "channel {} exists, but shard {} has not opened its log yet",
+                info.channel, info.shard
+            ),
         )),
     }
 }
@@ -139,11 +142,8 @@ async fn opened(replica: &Replica, info: ChannelInfo) -> Answer {
 fn opening(replica: &Replica, info: &ChannelInfo) -> Result<bool, Refusal> {
     let mut after = 0;
     loop {
-        let pending =
-            replica.read(|view| query::outbox_pending(view, info.shard, after, OUTBOX_BATCH))?;
-        let opens = |delivery: &Delivery| {
-            matches!(delivery, Delivery::OpenChannel { info: opened, .. } if opened.number == info.number)
-        };
+        let pending = replica.read(|view| query::outbox_pending(view, info.shard, after, OUTBOX_BATCH))?;
+        let opens = |delivery: &Delivery| matches!(delivery, Delivery::OpenChannel { info: opened, .. } if opened.number == info.number);
         if pending.iter().any(|pending| opens(&pending.delivery)) {
             return Ok(true);
         }
@@ -169,14 +169,13 @@ pub(super) async fn grant(
         Standing::GroupUnknown => {
             return Err(refused(Code::GroupUnknown, format!("there is no group {group}")));
         }
-        Standing::Member {
-            version,
-            since,
-            name,
-        } if name == *user => (version, since, name),
+        Standing::Member { version, since, name } if name == *user => (version, since, name),
         // The number is another user's: the asker's idea of it is wrong.
         Standing::Member { .. } | Standing::NotMember { .. } => {
-            return Err(refused(Code::NotMember, format!("{user} is not a member of {group}")));
+            return Err(refused(
+                Code::NotMember,
+                format!("{user} is not a member of {group}"),
+            ));
         }
     };
     let state = core.cluster()?;

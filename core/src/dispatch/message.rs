@@ -73,8 +73,12 @@ pub(super) async fn page(
     let limit = limit.clamp(1, PAGE_ENTRIES_MAX);
     let page =
         replica.read(|view| query::page(view, channel, anchor, direction, limit, PAGE_BYTES_TARGET))?;
-    page.map(Reply::Page)
-        .ok_or_else(|| refused(Code::ChannelUnknown, format!("there is no channel {channel} here")))
+    page.map(Reply::Page).ok_or_else(|| {
+        refused(
+            Code::ChannelUnknown,
+            format!("there is no channel {channel} here"),
+        )
+    })
 }
 
 /// Takes an outbox record of another shard.

@@ -30,7 +30,10 @@ pub(super) async fn app(core: &Core, app: &AppId) -> Answer {
 /// Registers an app or replaces its keys.
 pub(super) async fn put_app(core: &Core, app: AppId, keys: Vec<AppKey>) -> Answer {
     let meta = core.replica(META_SHARD)?;
-    match meta.propose(Command::Meta(MetaCommand::PutApp { app, keys })).await? {
+    match meta
+        .propose(Command::Meta(MetaCommand::PutApp { app, keys }))
+        .await?
+    {
         StateReply::Done => Ok(Reply::Done),
         other => Err(unexpected(&other)),
     }

@@ -53,7 +53,10 @@ async fn lease(core: &Core, replica: &Replica) -> Result<(), Refusal> {
         request: stock.next_request,
     };
     let Reply::Leased { start, end } = calls::call(core, META_SHARD, &request).await? else {
-        return Err(refused(Code::Internal, "a lease was answered with something else"));
+        return Err(refused(
+            Code::Internal,
+            "a lease was answered with something else",
+        ));
     };
     let add = Command::Management(ManagementCommand::AddNumberRange { start, end });
     match replica.propose(add).await? {

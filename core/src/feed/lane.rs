@@ -47,7 +47,9 @@ struct Lane<'a> {
 impl Drop for Lane<'_> {
     fn drop(&mut self) {
         for (channel, feed) in &self.feeds {
-            self.core.feeds().unfollow((feed.replica.shard(), *channel), &self.waker);
+            self.core
+                .feeds()
+                .unfollow((feed.replica.shard(), *channel), &self.waker);
         }
         let followed = i64::try_from(self.feeds.len()).unwrap_or(i64::MAX);
         self.core.metrics().feed_followers.dec_by(followed);
@@ -127,10 +129,12 @@ impl Lane<'_> {
         }
         let replica = self.core.replica_of(info.shard, Plane::Message)?;
         let head = self.head(&replica, channel, position).await?;
-        let ChannelHead { epoch, head, oldest, .. } = head;
+        let ChannelHead {
+            epoch, head, oldest, ..
+        } = head;
         let from_head = position == Position::default();
-        let reset = !from_head
-            && (position.epoch != epoch || position.seq > head || position.seq.next() < oldest);
+        let reset =
+            !from_head && (position.epoch != epoch || position.seq > head || position.seq.next() < oldest);
         let from = if from_head || reset { head } else { position.seq };
         self.drop_feed(channel);
         let followed: Followed = (info.shard, channel);
@@ -172,7 +176,12 @@ impl Lane<'_> {
             return Ok(head);
         }
         replica.linearize().await?;
-        read()?.ok_or_else(|| refused(Code::ChannelUnknown, format!("there is no channel {channel} here")))
+        read()?.ok_or_else(|| {
+            refused(
+                Code::ChannelUnknown,
+                format!("there is no channel {channel} here"),
+            )
+        })
     }
 
     /// What a channel has that was not sent, one batch of it.
@@ -180,7 +189,14 @@ impl Lane<'_> {
         let (_, channel) = followed;
         let feed = self.feeds.get_mut(&channel)?;
         let page = feed.replica.read(|view| {
-            query::page(view, channel, feed.sent, Direction::After, PAGE_ENTRIES_MAX, PAGE_BYTES_TARGET)
+            query::page(
+                view,
+                channel,
+                feed.sent,
+                Direction::After,
+                PAGE_ENTRIES_MAX,
+                PAGE_BYTES_TARGET,
+            )
         });
         let page = match page {
             Ok(Some(page)) => page,
@@ -222,7 +238,9 @@ impl Lane<'_> {
 
     fn drop_feed(&mut self, channel: ChannelNumber) {
         if let Some(feed) = self.feeds.remove(&channel) {
-            self.core.feeds().unfollow((feed.replica.shard(), channel), &self.waker);
+            self.core
+                .feeds()
+                .unfollow((feed.replica.shard(), channel), &self.waker);
             self.core.metrics().feed_followers.dec();
         }
     }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{
-    ClientWriteError, Fatal, ForwardReason, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
+    ClientWriteError, Fatal, ForwardReason, ForwardToLeader, InitializeError, LinearizableReadError,
+    RaftError,
 };
 use openraft::{EmptyNode, ReadPolicy, ServerState};
 use throng_protocol::ids::{NodeId, ShardId};
@@ -18,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{NetworkFactory, Raft};
 use crate::limits::{
-    LEASE_RETRY_PAUSE, LINEARIZE_TIMEOUT, PROPOSAL_KIB_IN_FLIGHT_MAX, PROPOSE_TIMEOUT,
+    LEASE_RETRY_PAUSE, LEASE_RETRY_PAUSE_MAX, LINEARIZE_TIMEOUT, PROPOSAL_KIB_IN_FLIGHT_MAX, PROPOSE_TIMEOUT,
 };
 
 /// Why a command was not carried out, or not known to be.
@@ -111,11 +112,15 @@ impl ShardHandle {
 
     /// Forms the group of `voters` unless it has been formed before.
     pub async fn initialize(&self, voters: &[NodeId]) -> Result<(), String> {
-        if self.raft.is_initialized().await.map_err(|error| error.to_string())? {
+        if self
+            .raft
+            .is_initialized()
+            .await
+            .map_err(|error| error.to_string())?
+        {
             return Ok(());
         }
-        let members: BTreeMap<u64, EmptyNode> =
-            voters.iter().map(|node| (node.0, EmptyNode {})).collect();
+        let members: BTreeMap<u64, EmptyNode> = voters.iter().map(|node| (node.0, EmptyNode {})).collect();
         match self.raft.initialize(members).await {
             // Another replica was faster, and its entries have come here in the meantime.
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
@@ -151,12 +156,15 @@ impl ShardHandle {
         let permit = self.in_flight.try_acquire_many(kib);
         let _permit = permit.map_err(|_| ProposeError::Overloaded)?;
         let proposing = async {
+            let mut pause = LEASE_RETRY_PAUSE;
             loop {
                 match self.raft.client_write(CommandBytes(command.clone())).await {
                     Ok(response) => return Ok(response.data.0),
                     Err(RaftError::Fatal(fatal)) => return Err(stopped(&fatal)),
-                    Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) if self.leaseless(&to) => {
-                        sleep(LEASE_RETRY_PAUSE).await;
+                    Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))
+                        if self.leaseless(&to) =>
+                    {
+                        wait(&mut pause).await;
                     }
                     Err(RaftError::APIError(
                         ClientWriteError::ForwardToLeader(to) | ClientWriteError::LogEntryDiscarded(to),
@@ -173,6 +181,7 @@ impl ShardHandle {
     pub async fn linearize(&self) -> Result<(), ProposeError> {
         self.must_lead()?;
         let confirming = async {
+            let mut pause = LEASE_RETRY_PAUSE;
             loop {
                 match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
                     Ok(_) => return Ok(()),
@@ -181,10 +190,10 @@ impl ShardHandle {
                         if !self.leaseless(&to) {
                             return Err(self.elsewhere(&to));
                         }
-                        sleep(LEASE_RETRY_PAUSE).await;
+                        wait(&mut pause).await;
                     }
                     Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
-                        sleep(LEASE_RETRY_PAUSE).await;
+                        wait(&mut pause).await;
                     }
                 }
             }
@@ -246,6 +255,12 @@ impl ShardHandle {
 
 fn stopped(fatal: &Fatal<TypeConfig>) -> ProposeError {
     ProposeError::Stopped(fatal.to_string())
+}
+
+/// Waits before the group is asked again, longer each time: thousands may wait for one lease.
+async fn wait(pause: &mut Duration) {
+    sleep(*pause).await;
+    *pause = (*pause * 2).min(LEASE_RETRY_PAUSE_MAX);
 }
 
 async fn within<T>(

@@ -104,9 +104,15 @@ impl Network {
         vote: VoteOf<TypeConfig>,
         snapshot: SnapshotOf<TypeConfig, SnapshotData>,
     ) -> Result<SnapshotResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let spooled = snapshot.snapshot.spool().await.map_err(|error| Unreachable::new(&error))?;
+        // First of all: a node that is away must not cost a copy of the state for every attempt.
+        self.snapshot_part(RaftBody::SnapshotBegin, SNAPSHOT_CHUNK_TIMEOUT)
+            .await?;
+        let spooled = snapshot
+            .snapshot
+            .spool()
+            .await
+            .map_err(|error| Unreachable::new(&error))?;
         let mut chunks = spooled.chunks();
-        self.snapshot_part(RaftBody::SnapshotBegin, SNAPSHOT_CHUNK_TIMEOUT).await?;
         let mut offset = 0;
         while let Some(bytes) = chunks.next().await.map_err(|error| Unreachable::new(&error))? {
             let next = offset + bytes.len() as u64;
@@ -126,7 +132,8 @@ impl Network {
         body: RaftBody,
         timeout: Duration,
     ) -> Result<RaftAnswer, RPCError<TypeConfig>> {
-        self.call(SNAPSHOT_LANE, body, RPCTypes::InstallSnapshot, timeout).await
+        self.call(SNAPSHOT_LANE, body, RPCTypes::InstallSnapshot, timeout)
+            .await
     }
 }
 
@@ -138,9 +145,16 @@ impl RaftNetworkV2<TypeConfig> for Network {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let timeout = if self.append_lane == HEARTBEAT_LANE { option.soft_ttl() } else { APPEND_TIMEOUT };
+        let timeout = if self.append_lane == HEARTBEAT_LANE {
+            option.soft_ttl()
+        } else {
+            APPEND_TIMEOUT
+        };
         let body = RaftBody::Append(Append::from(&rpc));
-        match self.call(self.append_lane, body, RPCTypes::AppendEntries, timeout).await? {
+        match self
+            .call(self.append_lane, body, RPCTypes::AppendEntries, timeout)
+            .await?
+        {
             RaftAnswer::Append(response) => Ok(response),
             other => Err(unexpected(&other)),
         }
@@ -152,7 +166,10 @@ impl RaftNetworkV2<TypeConfig> for Network {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let body = RaftBody::Vote(rpc);
-        match self.call(VOTE_LANE, body, RPCTypes::Vote, option.soft_ttl()).await? {
+        match self
+            .call(VOTE_LANE, body, RPCTypes::Vote, option.soft_ttl())
+            .await?
+        {
             RaftAnswer::Vote(response) => Ok(response),
             other => Err(unexpected(&other)),
         }
@@ -164,7 +181,10 @@ impl RaftNetworkV2<TypeConfig> for Network {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let body = RaftBody::PreVote(rpc);
-        match self.call(VOTE_LANE, body, RPCTypes::Vote, option.soft_ttl()).await? {
+        match self
+            .call(VOTE_LANE, body, RPCTypes::Vote, option.soft_ttl())
+            .await?
+        {
             RaftAnswer::Vote(response) => Ok(response),
             other => Err(unexpected(&other)),
         }
@@ -189,7 +209,10 @@ impl RaftNetworkV2<TypeConfig> for Network {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
         let body = RaftBody::Transfer(request);
-        match self.call(VOTE_LANE, body, RPCTypes::TransferLeader, option.soft_ttl()).await? {
+        match self
+            .call(VOTE_LANE, body, RPCTypes::TransferLeader, option.soft_ttl())
+            .await?
+        {
             RaftAnswer::Transfer(response) => Ok(response),
             other => Err(unexpected(&other)),
         }

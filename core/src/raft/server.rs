@@ -57,11 +57,17 @@ impl RaftServer {
     /// Answers one message.
     pub async fn answer(self: Arc<Self>, from: NodeId, request: Bytes) -> Bytes {
         let answer = match cluster::decode::<RaftRequest>(&request) {
-            Ok(RaftRequest { body: RaftBody::Transfer(_), .. }) if self.draining.is_cancelled() => {
+            Ok(RaftRequest {
+                body: RaftBody::Transfer(_),
+                ..
+            }) if self.draining.is_cancelled() => {
                 RaftAnswer::Failed("this node is draining as well".to_owned())
             }
             Ok(request) => match self.groups.get(&request.shard) {
-                Some(group) => group.take(from, request.body).await.unwrap_or_else(RaftAnswer::Failed),
+                Some(group) => group
+                    .take(from, request.body)
+                    .await
+                    .unwrap_or_else(RaftAnswer::Failed),
                 None => RaftAnswer::Failed(format!("shard {} is not on this node", request.shard)),
             },
             Err(error) => RaftAnswer::Failed(error.to_string()),
@@ -79,7 +85,10 @@ impl Group {
         match body {
             RaftBody::Append(append) => {
                 let request = AppendEntriesRequest::try_from(append)?;
-                raft.append_entries(request).await.map(RaftAnswer::Append).map_err(text)
+                raft.append_entries(request)
+                    .await
+                    .map(RaftAnswer::Append)
+                    .map_err(text)
             }
             RaftBody::Vote(request) => raft.vote(request).await.map(RaftAnswer::Vote).map_err(text),
             RaftBody::PreVote(request) => raft.pre_vote(request).await.map(RaftAnswer::Vote).map_err(text),
@@ -97,19 +106,25 @@ impl Group {
                 let mut incoming = self.incoming.lock().await;
                 let snapshot = incoming.get_mut(&from).ok_or("no snapshot has begun")?;
                 if snapshot.bytes != offset {
-                    return Err(format!("a chunk at {offset} came behind {} bytes", snapshot.bytes));
+                    return Err(format!(
+                        "a chunk at {offset} came behind {} bytes",
+                        snapshot.bytes
+                    ));
                 }
                 snapshot.bytes += bytes.len() as u64;
                 snapshot.receiver.write(bytes).await.map_err(text)?;
                 Ok(RaftAnswer::SnapshotChunk)
             }
             RaftBody::SnapshotEnd { vote } => {
-                let snapshot = self.incoming.lock().await.remove(&from).ok_or("no snapshot has begun")?;
+                let snapshot = self
+                    .incoming
+                    .lock()
+                    .await
+                    .remove(&from)
+                    .ok_or("no snapshot has begun")?;
                 let snapshot = snapshot.receiver.finish().await.map_err(text)?;
                 let installed = raft.install_full_snapshot(vote, snapshot).await.map_err(text)?;
-                Ok(RaftAnswer::SnapshotInstalled {
-                    vote: installed.vote,
-                })
+                Ok(RaftAnswer::SnapshotInstalled { vote: installed.vote })
             }
         }
     }

@@ -4,7 +4,7 @@ use throng_protocol::cluster::{Direction, PeerId, Refusal, Reply, Request};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelNumber, EdgeId, NodeId, Seq, UserNumber};
 
-use crate::support::{TestCluster, append, app, channel, group, user};
+use crate::support::{TestCluster, app, append, channel, group, user};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn messages_are_appended_paged_and_repeated() {
@@ -14,12 +14,18 @@ async fn messages_are_appended_paged_and_repeated() {
     let hall = edge.create_channel("town", "hall", ann).await;
     let grant = edge.grant("town", "ann", ann).await.unwrap();
     for n in 1..=10 {
-        let appended = edge.append(&hall, &grant, n, &format!("message {n}")).await.unwrap();
+        let appended = edge
+            .append(&hall, &grant, n, &format!("message {n}"))
+            .await
+            .unwrap();
         assert_eq!((appended.seq, appended.repeat), (Seq(n), false));
     }
     let repeated = edge.append(&hall, &grant, 4, "message 4").await.unwrap();
     assert_eq!((repeated.seq, repeated.repeat), (Seq(4), true));
-    assert_eq!(edge.append(&hall, &grant, 4, "other").await, Err(Code::IdempotencyConflict));
+    assert_eq!(
+        edge.append(&hall, &grant, 4, "other").await,
+        Err(Code::IdempotencyConflict)
+    );
     let expected: Vec<String> = (1..=10).map(|n| format!("message {n}")).collect();
     assert_eq!(edge.history(&hall).await, expected);
     let before = Request::Page {
@@ -29,8 +35,13 @@ async fn messages_are_appended_paged_and_repeated() {
         direction: Direction::Before,
         limit: 2,
     };
-    let Ok(Reply::Page(page)) = edge.ask(&before).await else { panic!("no page") };
-    assert_eq!(page.entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [Seq(3), Seq(4)]);
+    let Ok(Reply::Page(page)) = edge.ask(&before).await else {
+        panic!("no page")
+    };
+    assert_eq!(
+        page.entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(),
+        [Seq(3), Seq(4)]
+    );
     assert_eq!((page.prev, page.head), (Seq(2), Seq(10)));
 }
 
@@ -87,16 +98,25 @@ async fn unknown_channels_and_wrong_grants_are_refused() {
     assert_eq!(edge.ask(&find("cellar")).await, Err(Code::ChannelUnknown));
     let mut nowhere = hall.clone();
     nowhere.number = ChannelNumber(12_345);
-    assert_eq!(edge.append(&nowhere, &grant, 1, "hello").await, Err(Code::ChannelUnknown));
+    assert_eq!(
+        edge.append(&nowhere, &grant, 1, "hello").await,
+        Err(Code::ChannelUnknown)
+    );
 
     let mut broken = grant.clone();
     broken.seal[0] ^= 1;
-    assert_eq!(edge.append(&hall, &broken, 1, "hello").await, Err(Code::Forbidden));
+    assert_eq!(
+        edge.append(&hall, &broken, 1, "hello").await,
+        Err(Code::Forbidden)
+    );
     let zoe = edge.create_group("zoo", "zoe").await;
     let other = edge.grant("zoo", "zoe", zoe).await.unwrap();
     assert_eq!(edge.append(&hall, &other, 1, "hello").await, Err(Code::Forbidden));
     let large = "x".repeat(128 * 1024 + 1);
-    assert_eq!(edge.append(&hall, &grant, 1, &large).await, Err(Code::MessageTooLarge));
+    assert_eq!(
+        edge.append(&hall, &grant, 1, &large).await,
+        Err(Code::MessageTooLarge)
+    );
     // None of them has left anything.
     let appended = edge.append(&hall, &grant, 1, "hello").await.unwrap();
     assert_eq!((appended.seq, appended.repeat), (Seq(1), false));
@@ -120,7 +140,10 @@ async fn peers_ask_only_what_is_theirs() {
         panic!("no status")
     };
     assert_eq!((status.node, status.shards.len()), (NodeId(2), 5));
-    assert!(status.shards.iter().all(|shard| shard.failed.is_none()), "{status:?}");
+    assert!(
+        status.shards.iter().all(|shard| shard.failed.is_none()),
+        "{status:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

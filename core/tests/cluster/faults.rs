@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::feeds::{collect, take};
 use crate::support::{
-    TestCluster, TestFeed, append, app, channel, group, http, management_of, message_of, until,
+    TestCluster, TestFeed, app, append, channel, group, http, management_of, message_of, until,
 };
 
 fn bodies(count: u64) -> Vec<String> {
@@ -29,7 +29,9 @@ async fn appends_and_feeds_go_on_when_the_leader_is_lost() {
     let mut feed = edge.feed(leader).await;
     feed.follow(&hall, 0).await;
     for n in 1..=20 {
-        edge.append(&hall, &grant, n, &format!("message {n}")).await.unwrap();
+        edge.append(&hall, &grant, n, &format!("message {n}"))
+            .await
+            .unwrap();
     }
     cluster.kill(leader).await;
     let mut seen = Vec::new();
@@ -37,7 +39,10 @@ async fn appends_and_feeds_go_on_when_the_leader_is_lost() {
         take(event, &hall, &mut seen);
     }
     for n in 21..=40 {
-        let appended = edge.append(&hall, &grant, n, &format!("message {n}")).await.unwrap();
+        let appended = edge
+            .append(&hall, &grant, n, &format!("message {n}"))
+            .await
+            .unwrap();
         assert_eq!((appended.seq, appended.epoch), (Seq(n), Epoch(1)));
     }
     // Retries of what the lost leader acknowledged are repeats.
@@ -73,7 +78,9 @@ async fn a_restart_of_all_nodes_finds_everything() {
     let hall = edge.create_channel("town", "hall", ann).await;
     let grant = edge.grant("town", "ann", ann).await.unwrap();
     for n in 1..=30 {
-        edge.append(&hall, &grant, n, &format!("message {n}")).await.unwrap();
+        edge.append(&hall, &grant, n, &format!("message {n}"))
+            .await
+            .unwrap();
     }
     let map = edge.map().await;
     for place in 0..3 {
@@ -112,7 +119,10 @@ async fn a_channel_is_opened_though_the_leader_was_lost_before_it_told_the_messa
     let (first, second, third) = (0, 1, 2);
     cluster.lead(first, management).await;
     cluster.lead(second, message).await;
-    let (committed, opened) = (cluster.applied(third, management), cluster.applied(third, message));
+    let (committed, opened) = (
+        cluster.applied(third, management),
+        cluster.applied(third, message),
+    );
 
     cluster.kill(second).await;
     let create = Request::CreateChannel {
@@ -125,10 +135,20 @@ async fn a_channel_is_opened_though_the_leader_was_lost_before_it_told_the_messa
         let edge = edge.clone();
         async move { edge.ask_node(first, &create).await }
     });
-    until("the channel is committed", || cluster.applied(third, management) > committed).await;
+    until("the channel is committed", || {
+        cluster.applied(third, management) > committed
+    })
+    .await;
     cluster.kill(first).await;
-    assert_eq!(cluster.applied(third, message), opened, "the message shard has a leader already");
-    assert!(!matches!(asking.await.unwrap(), Some(Ok(_))), "the channel was said to be open");
+    assert_eq!(
+        cluster.applied(third, message),
+        opened,
+        "the message shard has a leader already"
+    );
+    assert!(
+        !matches!(asking.await.unwrap(), Some(Ok(_))),
+        "the channel was said to be open"
+    );
 
     cluster.start_node(second).await;
     let find = Request::Channel {
@@ -136,7 +156,9 @@ async fn a_channel_is_opened_though_the_leader_was_lost_before_it_told_the_messa
         group: group("town"),
         channel: channel("hall"),
     };
-    let Ok(Reply::Channel(hall)) = edge.ask(&find).await else { panic!("no channel") };
+    let Ok(Reply::Channel(hall)) = edge.ask(&find).await else {
+        panic!("no channel")
+    };
     let grant = edge.grant("town", "ann", ann).await.unwrap();
     let appended = edge.append(&hall, &grant, 1, "message 1").await.unwrap();
     assert_eq!(appended.seq, Seq(1));
@@ -159,11 +181,19 @@ async fn a_drained_node_leads_nothing_and_costs_no_election() {
     let drained = Instant::now();
     node.drain(Duration::from_secs(8)).await;
     node.wait().await;
-    assert!(drained.elapsed() < Duration::from_secs(7), "{:?}", drained.elapsed());
+    assert!(
+        drained.elapsed() < Duration::from_secs(7),
+        "{:?}",
+        drained.elapsed()
+    );
     drop(node);
     let appended = edge.append(&hall, &grant, 1, "message 1").await.unwrap();
     assert_eq!(appended.seq, Seq(1));
-    assert!(drained.elapsed() < Duration::from_secs(8), "{:?}", drained.elapsed());
+    assert!(
+        drained.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        drained.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -177,17 +207,25 @@ async fn a_replica_that_was_away_for_long_gets_a_snapshot() {
     let ann = edge.create_group("town", "ann").await;
     let hall = edge.create_channel("town", "hall", ann).await;
     let grant = edge.grant("town", "ann", ann).await.unwrap();
-    let away = (cluster.leader_of(hall.shard).await + 1) % 3;
+    let leader = cluster.leader_of(hall.shard).await;
+    let (away, third) = ((leader + 1) % 3, (leader + 2) % 3);
     cluster.kill(away).await;
     for n in 1..=600 {
-        edge.append(&hall, &grant, n, &format!("message {n}")).await.unwrap();
+        edge.append(&hall, &grant, n, &format!("message {n}"))
+            .await
+            .unwrap();
     }
+    // A leader keeps the log while it sends from it to the node that is away; the third node has
+    // sent nothing, so its log is gone up to its last snapshot.
+    cluster.lead(third, hall.shard).await;
     cluster.start_node(away).await;
     cluster.ready().await;
     let mut feed = edge.feed(away).await;
     whole(&mut feed, &hall, 600).await;
     let (_, metrics) = http(cluster.node(away).observe_address().unwrap(), "/metrics").await;
-    let installed = metrics.lines().find(|line| line.starts_with("throng_core_snapshots_installed_total"));
+    let installed = metrics
+        .lines()
+        .find(|line| line.starts_with("throng_core_snapshots_installed_total"));
     assert!(installed.is_some_and(|line| !line.ends_with(" 0")), "{metrics}");
 }
 
@@ -216,7 +254,11 @@ async fn a_node_whose_store_is_full_says_why_and_acknowledges_nothing() {
     }
     assert_eq!(acked, 80);
     let status = cluster.node(2).status();
-    let failed = status.shards.iter().find(|status| status.shard == hall.shard).unwrap();
+    let failed = status
+        .shards
+        .iter()
+        .find(|status| status.shard == hall.shard)
+        .unwrap();
     assert!(failed.failed.is_some(), "{status:?}");
     let refusal = edge.ask_node(2, &append(&hall, &grant, 81, "message 81")).await;
     let Some(Err(Refusal::Code { code, text })) = refusal else {
@@ -234,7 +276,11 @@ async fn a_node_whose_store_is_full_says_why_and_acknowledges_nothing() {
             other => break other,
         }
     };
-    let Some(FeedEvent::Refused { refusal: Refusal::Code { code, .. }, .. }) = refused else {
+    let Some(FeedEvent::Refused {
+        refusal: Refusal::Code { code, .. },
+        ..
+    }) = refused
+    else {
         panic!("{refused:?}")
     };
     assert_eq!(code, Code::StoreFailed);
@@ -260,7 +306,10 @@ async fn a_node_whose_clock_is_ahead_leads_nothing() {
     let edge = cluster.edge();
     let map = edge.map().await;
     let led = |place: usize| cluster.node(place).leads().len();
-    until("the others lead all shards", || led(2) == 0 && led(0) + led(1) == map.shards.len()).await;
+    until("the others lead all shards", || {
+        led(2) == 0 && led(0) + led(1) == map.shards.len()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -278,9 +327,15 @@ async fn a_node_tells_what_it_does_over_http() {
     let (status, _) = http(address, "/readyz").await;
     assert!(status.contains("200"), "{status}");
     let (_, metrics) = http(address, "/metrics").await;
-    assert!(metrics.contains("throng_core_appended_messages_total 1\n"), "{metrics}");
+    assert!(
+        metrics.contains("throng_core_appended_messages_total 1\n"),
+        "{metrics}"
+    );
     assert!(metrics.contains("throng_core_leader_shards "), "{metrics}");
-    assert!(metrics.contains(&format!("throng_core_applied_index{{shard=\"{}\"}}", hall.shard)), "{metrics}");
+    assert!(
+        metrics.contains(&format!("throng_core_applied_index{{shard=\"{}\"}}", hall.shard)),
+        "{metrics}"
+    );
     let (status, _) = http(address, "/elsewhere").await;
     assert!(status.contains("404"), "{status}");
 }

@@ -26,10 +26,16 @@ async fn a_node_that_cannot_start_says_why() {
     let own = cluster.configs[1].tls.clone();
     cluster.configs[1].tls = cluster.configs[0].tls.clone();
     let error = error_of(&cluster, 1).await;
-    assert!(matches!(error, CoreError::OtherIdentity { expected: 2, .. }), "{error}");
+    assert!(
+        matches!(error, CoreError::OtherIdentity { expected: 2, .. }),
+        "{error}"
+    );
     cluster.configs[1].tls.key = "/nowhere/node.key".into();
     let error = error_of(&cluster, 1).await;
-    assert!(matches!(error, CoreError::Tls(_)) && error.to_string().contains("/nowhere/node.key"), "{error}");
+    assert!(
+        matches!(error, CoreError::Tls(_)) && error.to_string().contains("/nowhere/node.key"),
+        "{error}"
+    );
     cluster.configs[1].tls = own;
 
     cluster.configs[1].shards.message = 0;
@@ -41,5 +47,8 @@ async fn a_node_that_cannot_start_says_why() {
     std::fs::create_dir_all(format.parent().unwrap()).unwrap();
     std::fs::write(&format, "throng-store 99\n").unwrap();
     let error = error_of(&cluster, 1).await;
-    assert!(matches!(error, CoreError::NewerFormat { found: 99, .. }), "{error}");
+    assert!(
+        matches!(error, CoreError::NewerFormat { found: 99, .. }),
+        "{error}"
+    );
 }

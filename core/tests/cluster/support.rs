@@ -11,12 +11,13 @@ use throng_core::{
     TlsFiles,
 };
 use throng_protocol::cluster::{
-    self, Answer, Append, ChannelInfo, FEED_LANE, FeedEvent, FeedRequest, Grant, PeerId, Refusal, Reply,
-    REQUEST_LANE, Request,
+    self, Answer, Append, ChannelInfo, FEED_LANE, FeedEvent, FeedRequest, Grant, PeerId, REQUEST_LANE,
+    Refusal, Reply, Request,
 };
 use throng_protocol::code::Code;
 use throng_protocol::ids::{
-    AppId, ChannelId, ClientMessageId, EdgeId, Epoch, GroupId, NodeId, Position, Seq, ShardId, UserId, UserNumber,
+    AppId, ChannelId, ClientMessageId, EdgeId, Epoch, GroupId, NodeId, Position, Seq, ShardId, UserId,
+    UserNumber,
 };
 use throng_protocol::placement::{ClusterMap, PlacementKey};
 use throng_transport::cluster::{LaneReader, LaneWriter};
@@ -127,7 +128,12 @@ impl TestCluster {
     /// What a node's replica has applied.
     pub fn applied(&self, place: usize, shard: ShardId) -> u64 {
         let status = self.node(place).status();
-        status.shards.iter().find(|status| status.shard == shard).unwrap().applied
+        status
+            .shards
+            .iter()
+            .find(|status| status.shard == shard)
+            .unwrap()
+            .applied
     }
 
     /// Makes a node the leader of a shard.
@@ -139,14 +145,22 @@ impl TestCluster {
                 return;
             }
             // A follower that is behind refuses; the next attempt finds it caught up.
-            let _ = self.node(leader).transfer_leader(shard, self.configs[place].id).await;
-            assert!(Instant::now() < deadline, "node {place} does not take shard {shard}");
+            let _ = self
+                .node(leader)
+                .transfer_leader(shard, self.configs[place].id)
+                .await;
+            assert!(
+                Instant::now() < deadline,
+                "node {place} does not take shard {shard}"
+            );
         }
     }
 
     pub async fn ready(&self) {
         for node in self.nodes.iter().flatten() {
-            timeout(PATIENCE, node.ready()).await.unwrap_or_else(|_| panic!("{:?}", node.unready()));
+            timeout(PATIENCE, node.ready())
+                .await
+                .unwrap_or_else(|_| panic!("{:?}", node.unready()));
         }
     }
 
@@ -160,7 +174,8 @@ impl TestCluster {
     pub async fn leader_of(&self, shard: ShardId) -> usize {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let leads = |node: &Option<CoreNode>| node.as_ref().is_some_and(|node| node.leads().contains(&shard));
+            let leads =
+                |node: &Option<CoreNode>| node.as_ref().is_some_and(|node| node.leads().contains(&shard));
             if let Some(place) = self.nodes.iter().position(leads) {
                 return place;
             }
@@ -189,7 +204,11 @@ impl TestCluster {
         let endpoint = ClusterEndpoint::bind("127.0.0.1:0".parse().unwrap(), &tls).unwrap();
         TestPeer {
             pool: ClusterPool::new(Arc::new(endpoint)),
-            nodes: self.configs.iter().map(|config| (config.id, config.listen)).collect(),
+            nodes: self
+                .configs
+                .iter()
+                .map(|config| (config.id, config.listen))
+                .collect(),
         }
     }
 }
@@ -205,8 +224,15 @@ impl TestPeer {
     /// Asks one node once; `None` without an answer.
     pub async fn ask_node(&self, place: usize, request: &Request) -> Option<Answer> {
         let (id, address) = self.nodes[place];
-        let client = self.pool.rpc(PeerId::Core(id), address, REQUEST_LANE).await.ok()?;
-        let answer = client.call(cluster::encode(request), Duration::from_secs(4)).await.ok()?;
+        let client = self
+            .pool
+            .rpc(PeerId::Core(id), address, REQUEST_LANE)
+            .await
+            .ok()?;
+        let answer = client
+            .call(cluster::encode(request), Duration::from_secs(4))
+            .await
+            .ok()?;
         Some(cluster::decode(&answer).unwrap())
     }
 
@@ -236,7 +262,9 @@ impl TestPeer {
     }
 
     pub async fn map(&self) -> ClusterMap {
-        let Ok(Reply::Map(map)) = self.ask(&Request::Map).await else { panic!("no map") };
+        let Ok(Reply::Map(map)) = self.ask(&Request::Map).await else {
+            panic!("no map")
+        };
         map
     }
 
@@ -245,7 +273,9 @@ impl TestPeer {
             app: app(),
             user: user(name),
         };
-        let Ok(Reply::User(number)) = self.ask(&request).await else { panic!("no number") };
+        let Ok(Reply::User(number)) = self.ask(&request).await else {
+            panic!("no number")
+        };
         number
     }
 
@@ -287,9 +317,17 @@ impl TestPeer {
         }
     }
 
-    pub async fn append(&self, info: &ChannelInfo, grant: &Grant, id: u64, body: &str) -> Result<Appended, Code> {
+    pub async fn append(
+        &self,
+        info: &ChannelInfo,
+        grant: &Grant,
+        id: u64,
+        body: &str,
+    ) -> Result<Appended, Code> {
         match self.ask(&append(info, grant, id, body)).await? {
-            Reply::Appended { epoch, seq, repeat, .. } => Ok(Appended { epoch, seq, repeat }),
+            Reply::Appended {
+                epoch, seq, repeat, ..
+            } => Ok(Appended { epoch, seq, repeat }),
             other => panic!("{other:?}"),
         }
     }
@@ -306,7 +344,9 @@ impl TestPeer {
                 direction: cluster::Direction::After,
                 limit: 100,
             };
-            let Ok(Reply::Page(page)) = self.ask(&request).await else { panic!("no page") };
+            let Ok(Reply::Page(page)) = self.ask(&request).await else {
+                panic!("no page")
+            };
             assert_eq!(page.prev, anchor);
             if page.entries.is_empty() {
                 assert_eq!(page.head, anchor);
@@ -395,7 +435,9 @@ impl TestFeed {
 
     /// The next event; `None` when the lane is lost.
     pub async fn next(&mut self) -> Option<FeedEvent> {
-        let frame = timeout(PATIENCE, self.reader.next()).await.expect("the feed is silent");
+        let frame = timeout(PATIENCE, self.reader.next())
+            .await
+            .expect("the feed is silent");
         Some(cluster::decode(&frame.ok()??).unwrap())
     }
 }
@@ -439,12 +481,16 @@ pub fn channel(name: &str) -> ChannelId {
 
 /// The management shard of a group.
 pub fn management_of(map: &ClusterMap, name: &str) -> ShardId {
-    map.shard_of(PlacementKey::Group(&app(), &group(name))).unwrap().id
+    map.shard_of(PlacementKey::Group(&app(), &group(name)))
+        .unwrap()
+        .id
 }
 
 /// The message shard of a channel.
 pub fn message_of(map: &ClusterMap, in_group: &str, name: &str) -> ShardId {
-    map.shard_of(PlacementKey::Channel(&app(), &group(in_group), &channel(name))).unwrap().id
+    map.shard_of(PlacementKey::Channel(&app(), &group(in_group), &channel(name)))
+        .unwrap()
+        .id
 }
 
 /// Waits until something holds.
@@ -469,6 +515,11 @@ pub async fn http(address: SocketAddr, path: &str) -> (String, String) {
 
 fn free_addresses(count: usize) -> Vec<SocketAddr> {
     // All are held until all are chosen, so that none comes twice.
-    let sockets: Vec<UdpSocket> = (0..count).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-    sockets.iter().map(|socket| socket.local_addr().unwrap()).collect()
+    let sockets: Vec<UdpSocket> = (0..count)
+        .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
+        .collect();
+    sockets
+        .iter()
+        .map(|socket| socket.local_addr().unwrap())
+        .collect()
 }
