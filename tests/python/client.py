@@ -86,6 +86,12 @@ class Client:
         self.protocol._quic.send_stream_data(self.control, data, end)
         self.protocol.transmit()
 
+    def write_elsewhere(self, data: bytes):
+        """Bytes on another bidirectional stream than the control stream."""
+        quic = self.protocol._quic
+        quic.send_stream_data(quic.get_next_available_stream_id(), data, False)
+        self.protocol.transmit()
+
     def post(self, name: str, **fields):
         """A message, without waiting for anything."""
         self.write(encode_message(self.schema, name, fields))

@@ -151,23 +151,63 @@ async def client_ack(client, ack):
 
 
 async def another_user(cluster, case, ann, welcome):
-    """A member of nothing becomes one."""
+    """A member of nothing becomes one, and ceases to be one."""
     client = await case.enter(cluster.connect(1))
     await case("a second user, on another edge", cluster.welcomed(client, "bob"))
     hello = message(welcome, "1", b"hello from bob")
-    await case("not a member: send", expect_error(client, 302, "Send", **cluster.place, **hello))
-    await case("not a member: subscribe", expect_error(client, 302, "Subscribe", **cluster.place))
-    await case("not a member: history", expect_error(client, 302, "History", **cluster.place))
-    await case("not a member: create channel", expect_error(client, 302, "CreateChannel", group=cluster.group, channel="x"))
-    await case("another creator", expect_error(client, 304, "CreateGroup", group=cluster.group))
-    await case("unknown group", expect_error(client, 300, "Send", group="nowhere-" + cluster.run, channel="c", **hello))
+    await not_a_member(cluster, case, client, hello)
+    await case("unknown group", unknown_group(cluster, client, hello))
     await case("join", expect_done(client, "Join", group=cluster.group))
     await case("join again", expect_done(client, "Join", group=cluster.group))
-    await case("unknown channel", expect_error(client, 301, "Send", group=cluster.group, channel="no-such", **hello))
+    await case("unknown channel", unknown_channel(cluster, client, hello))
     await case("bob's message reaches ann across edges", across(cluster, client, ann, hello))
     await case("resume behind a position on another edge", resume(cluster, client))
-    await case("leave", expect_done(client, "Leave", group=cluster.group))
-    await case("leave again", expect_done(client, "Leave", group=cluster.group))
+    await case("a subscription that is none", not_subscribed(client))
+    await case("leave", leave(cluster, client, hello))
+
+
+async def not_a_member(cluster, case, client, hello):
+    asked = [
+        ("Send", hello),
+        ("Subscribe", {}),
+        ("Sync", {}),
+        ("History", {}),
+        ("CreateChannel", {"channel": "not-mine"}),
+    ]
+    for name, fields in asked:
+        await case(f"not a member: {name}", expect_error(client, 302, name, **{**cluster.place, **fields}))
+    await case("another creator", another_creator(cluster, client))
+
+
+async def another_creator(cluster, client):
+    await expect_error(client, 304, "CreateGroup", group=cluster.group)
+
+
+async def unknown_group(cluster, client, hello):
+    nowhere = {"group": "nowhere-" + cluster.run}
+    await expect_error(client, 300, "Send", channel="c", **nowhere, **hello)
+    await expect_error(client, 300, "Subscribe", channel="c", **nowhere)
+    for name in ("Join", "Leave"):
+        await expect_error(client, 300, name, **nowhere)
+
+
+async def unknown_channel(cluster, client, hello):
+    place = {"group": cluster.group, "channel": "no-such"}
+    for name, fields in (("Send", hello), ("Subscribe", {}), ("Sync", {}), ("History", {})):
+        await expect_error(client, 301, name, **place, **fields)
+
+
+async def leave(cluster, client, hello):
+    answer, subscribed = await client.retried("Subscribe", **cluster.place)
+    same(answer, "Subscribed")
+    await expect_done(client, "Leave", group=cluster.group)
+    await expect_done(client, "Leave", group=cluster.group)
+    await expect_error(client, 302, "Send", **cluster.place, **{**hello, "client_message_id": "2"})
+    await expect_error(client, 306, "Unsubscribe", channel=subscribed["channel"])
+
+
+async def not_subscribed(client):
+    await expect_error(client, 306, "Unsubscribe", channel="99")
 
 
 async def across(cluster, bob, ann, hello):
@@ -191,8 +231,7 @@ async def resume(cluster, bob):
     same((subscribed["start"], subscribed["seq"]), ("Resumed", "1"))
     fields = await delivered(bob, subscribed["channel"], "2")
     same(fields["prev"], "1")
-    answer, fields = await bob.ask("Unsubscribe", channel=subscribed["channel"])
-    same(answer, "Done")
+    await expect_done(bob, "Unsubscribe", channel=subscribed["channel"])
     await expect_error(bob, 306, "Unsubscribe", channel=subscribed["channel"])
 
 
@@ -208,9 +247,9 @@ async def refused_requests(cluster, case, client, welcome):
     await case("request 0", request_0(client, cluster))
     ancient = {**message(welcome, "11", b"late"), "first_attempt_ms": "1"}
     await case("a retry from long ago", expect_error(client, 402, "Send", **cluster.place, **ancient))
-    await case("a subscription that is none", expect_error(client, 306, "Unsubscribe", channel="99"))
     await case("an unknown frame below 128 is skipped", skipped(client))
     await case("a frame in single bytes", in_pieces(client))
+    await case("frames elsewhere than on the control stream", frames_elsewhere(client))
 
 
 async def largest_body(cluster, client, fields):
@@ -238,8 +277,22 @@ async def in_pieces(client):
     await client.expect(lambda _, name, fields: name == "Pong" and fields["nonce"] == "424242")
 
 
+async def frames_elsewhere(client):
+    """An edge reads no other stream of a client, and goes on with the control stream."""
+    client.write_elsewhere(encode_message(client.schema, "Ping", {"nonce": "987654321"}))
+    for _ in range(3):
+        await client.ping()
+    assert not any(fields.get("nonce") == "987654321" for _, _, fields in client.waiting), "it was answered"
+
+
 async def refused_connections(cluster, case):
     """What ends a connection, and with which code."""
+    await refused_tokens(cluster, case)
+    await refused_frames(cluster, case)
+    await case("another ALPN", other_alpn(cluster))
+
+
+async def refused_tokens(cluster, case):
     user = "eve"
 
     def opened(token):
@@ -261,6 +314,8 @@ async def refused_connections(cluster, case):
     for name, token, code in tokens:
         await case(name, cluster.refused(opened(token), code))
 
+
+async def refused_frames(cluster, case):
     def raw(data, end=False):
         async def act(client):
             await client.hello()
@@ -293,7 +348,6 @@ async def refused_connections(cluster, case):
     await case("a ping before hello", cluster.refused(ping_first, 102))
     await case("silence instead of authenticate", cluster.refused(nothing, 107))
     await case("no version in common", cluster.refused(future, 104))
-    await case("another ALPN", other_alpn(cluster))
 
 
 async def other_alpn(cluster):

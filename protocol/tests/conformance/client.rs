@@ -2,12 +2,12 @@
 
 use throng_protocol::code::{Class, Code};
 use throng_protocol::frame::Frame;
-use throng_protocol::message::{Done, Error, HelloOk, Message, Ping, Pong, Welcome};
+use throng_protocol::message::{Done, Drain, Error, HelloOk, Message, Ping, Pong, Welcome};
 use throng_protocol::session::client::{Answer, ClientEvent, DisconnectReason, RequestError};
 
 use crate::raw::{Value, framed};
 use crate::samples::group;
-use crate::support::{Client, error, read, request_of, welcome};
+use crate::support::{Client, Outcome, error, read, request_of, welcome};
 
 #[test]
 fn a_retry_of_a_send_is_the_same_but_for_its_request() {
@@ -35,19 +35,30 @@ fn a_retry_of_a_send_is_the_same_but_for_its_request() {
 }
 
 #[test]
-fn answers_are_taken_in_any_order_and_those_to_nothing_are_ignored() {
+fn answers_are_taken_in_any_order() {
     let mut client = Client::open(0, welcome());
     let join = client.machine.join(0, group()).expect("taken");
     let leave = client.machine.leave(0, group()).expect("taken");
     let requests: Vec<u64> = client.said().iter().map(request_of).collect();
-    client.feed(1, Done { request: 4_242 });
     client.feed(1, Done { request: requests[1] });
     client.feed(2, Done { request: requests[0] });
-    client.feed(3, Done { request: requests[0] });
     assert_eq!(
         client.answers(),
         [(leave, Ok(Answer::Done)), (join, Ok(Answer::Done))]
     );
+}
+
+#[test]
+fn an_answer_to_nothing_is_ignored() {
+    let mut client = Client::open(0, welcome());
+    let join = client.machine.join(0, group()).expect("taken");
+    let request = request_of(&client.said()[0]);
+    client.feed(1, Done { request: 4_242 });
+    client.feed(1, error(4_243, Code::NotMember));
+    assert!(client.answers().is_empty());
+    client.feed(2, Done { request });
+    client.feed(3, Done { request });
+    assert_eq!(client.answers(), [(join, Ok(Answer::Done))]);
     assert!(client.machine.is_open());
 }
 
@@ -74,42 +85,84 @@ fn a_client_sends_no_more_at_once_than_welcome_allows() {
     assert_eq!(client.said().len(), 1);
 }
 
-#[test]
-fn an_unknown_code_is_acted_on_by_its_class() {
-    for (class, retried) in [(Class::Retryable, true), (Class::Fatal, false)] {
-        let mut client = Client::open(0, welcome());
-        let op = client.machine.join(0, group()).expect("taken");
-        let request = request_of(&client.said()[0]);
-        let unknown = Error {
+/// What a client does with a code it does not know: whether it asks again, and what it answers.
+fn with_unknown_code(class: Class) -> (bool, Vec<Outcome>) {
+    let mut client = Client::open(0, welcome());
+    client.machine.join(0, group()).expect("taken");
+    let request = request_of(&client.said()[0]);
+    let (message, retry_after_ms) = (String::new(), 0);
+    client.feed(
+        1,
+        Error {
             request,
             code: 999,
             class,
-            message: String::new(),
-            retry_after_ms: 0,
-        };
-        client.feed(1, unknown.clone());
-        client.machine.handle_timeout(10_000);
-        let again = client
-            .said()
-            .iter()
-            .any(|message| matches!(message, Message::Join(_)));
-        assert_eq!(again, retried, "{class:?}");
-        let refused = [(op, Err(RequestError::Refused(unknown)))];
-        assert_eq!(client.answers(), if retried { &[][..] } else { &refused[..] });
+            message,
+            retry_after_ms,
+        },
+    );
+    client.machine.handle_timeout(10_000);
+    let again = client
+        .said()
+        .iter()
+        .any(|message| matches!(message, Message::Join(_)));
+    (again, client.answers())
+}
+
+#[test]
+fn a_request_refused_with_an_unknown_retryable_code_is_tried_again() {
+    let (again, answers) = with_unknown_code(Class::Retryable);
+    assert!(again && answers.is_empty());
+}
+
+#[test]
+fn a_request_refused_with_an_unknown_fatal_code_is_given_up() {
+    let (again, answers) = with_unknown_code(Class::Fatal);
+    assert!(!again);
+    assert!(matches!(&answers[..], [(_, Err(RequestError::Refused(error)))] if error.code == 999));
+}
+
+fn class_of(number: u8) -> Class {
+    match read(&framed(23, &vec![(1, Value::U16(500)), (2, Value::U8(number))])) {
+        Message::Error(error) => error.class,
+        other => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn an_unknown_class_is_fatal() {
-    let class_of = |number| match read(&framed(23, &vec![(1, Value::U16(500)), (2, Value::U8(number))])) {
-        Message::Error(error) => error.class,
-        other => panic!("{other:?}"),
-    };
+fn the_class_of_an_error_is_that_of_the_frame_whatever_its_code() {
     assert_eq!(
         [0, 1, 2].map(class_of),
         [Class::Retryable, Class::Redirect, Class::Fatal]
     );
+}
+
+#[test]
+fn an_unknown_class_is_fatal() {
     assert_eq!([3, 9, 255].map(class_of), [Class::Fatal; 3]);
+}
+
+#[test]
+fn what_is_asked_of_a_drained_client_goes_out_on_the_next_connection_only() {
+    let mut client = Client::open(0, welcome());
+    client.machine.join(0, group()).expect("taken");
+    let request = request_of(&client.said()[0]);
+    let drain = Drain {
+        deadline_ms: 60_000,
+        reason: String::new(),
+        edges: Vec::new(),
+    };
+    client.feed(1, drain);
+    client.machine.leave(2, group()).expect("taken");
+    client.send(2, 1);
+    client.feed(3, Done { request });
+    assert!(client.said().is_empty());
+    let told = client.events().pop();
+    assert_eq!(told, Some(ClientEvent::Disconnect(DisconnectReason::Drained)));
+    client.machine.handle_disconnected(4);
+    client.connect(5, welcome());
+    let kinds: Vec<u8> = client.said().iter().map(Message::kind).collect();
+    assert!(kinds.contains(&8) && kinds.contains(&10), "{kinds:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The rules of SPEC.md for a client, about what is delivered to it.
 
 use throng_protocol::ids::{Epoch, Position, Seq};
-use throng_protocol::message::{ClientAck, Entry, Message, Page, Place, Start};
+use throng_protocol::message::{ClientAck, Deliver, Entry, Message, Page, Place, Start};
 use throng_protocol::session::client::{ACK_DELAY_MS, ClientEvent, GAP_WAIT_MS, SubscribeFrom};
 
 use crate::samples::{channel, entry, group};
@@ -32,7 +32,7 @@ fn resets(events: &[ClientEvent]) -> Vec<Position> {
 }
 
 #[test]
-fn entries_of_an_earlier_epoch_are_dropped_and_those_of_a_later_one_restart() {
+fn entries_of_a_later_epoch_begin_anew_behind_their_prev() {
     let mut client = Client::subscribed(10);
     client.feed(1, deliver(3, 4, &[5]));
     let events = client.events();
@@ -42,31 +42,49 @@ fn entries_of_an_earlier_epoch_are_dropped_and_those_of_a_later_one_restart() {
             .iter()
             .any(|event| matches!(event, ClientEvent::Entries(e) if e.epoch == Epoch(3)))
     );
-    client.feed(2, deliver(2, 5, &[6]));
-    client.feed(2, deliver(1, 10, &[11]));
-    assert!(client.emitted().is_empty());
-    client.feed(3, deliver(3, 5, &[6]));
+    client.feed(2, deliver(3, 5, &[6]));
     assert_eq!(client.emitted(), [6]);
+}
+
+#[test]
+fn entries_of_an_earlier_epoch_are_dropped() {
+    let mut client = Client::subscribed(10);
+    client.feed(1, deliver(3, 10, &[11]));
+    client.events();
+    client.feed(2, deliver(2, 11, &[12]));
+    client.feed(2, deliver(1, 10, &[11, 12]));
+    assert!(client.emitted().is_empty());
+    assert_eq!(
+        client.machine.positions().pop().map(|place| place.position),
+        Some(at(3, 11))
+    );
+}
+
+fn unknown_kind(prev: u64, seq: u64) -> Deliver {
+    let mut unknown = deliver(1, prev, &[seq]);
+    unknown.entries[0].kind = 200;
+    unknown
 }
 
 #[test]
 fn a_position_moves_past_entries_of_an_unknown_kind() {
     let mut client = Client::subscribed(10);
-    let mut unknown = deliver(1, 10, &[11]);
-    unknown.entries[0].kind = 200;
-    client.feed(1, unknown);
-    let events = client.events();
-    let kinds: Vec<u8> = events
-        .iter()
-        .filter_map(|event| match event {
-            ClientEvent::Entries(batch) => Some(batch.entries.iter().map(|entry| entry.kind)),
-            _ => None,
-        })
-        .flatten()
-        .collect();
-    assert_eq!(kinds, [200], "the application shows it as unsupported");
+    client.feed(1, unknown_kind(10, 11));
+    assert_eq!(client.emitted(), [11], "the application shows it as unsupported");
+    assert_eq!(
+        client.machine.positions().pop().map(|place| place.position),
+        Some(at(1, 11))
+    );
+    client.machine.handle_timeout(1 + ACK_DELAY_MS);
+    assert_eq!(acked(&client.said()), [at(1, 11)]);
+}
+
+#[test]
+fn an_entry_of_an_unknown_kind_is_no_gap() {
+    let mut client = Client::subscribed(10);
+    client.feed(1, unknown_kind(10, 11));
     client.feed(2, deliver(1, 11, &[12]));
-    assert_eq!(client.emitted(), [12], "no gap");
+    assert_eq!(client.emitted(), [11, 12]);
     client.machine.handle_timeout(2 + GAP_WAIT_MS);
     assert_eq!(syncs(&client.said()), []);
 }
@@ -133,6 +151,29 @@ fn short_pages_are_followed_by_another_question_until_nothing_is_missing() {
     }
     assert_eq!(asked, [at(1, 10), at(1, 11), at(1, 12)]);
     assert_eq!(emitted, [11, 12, 13, 14]);
+}
+
+#[test]
+fn a_page_that_brings_nothing_is_not_asked_for_again_at_once() {
+    let mut client = Client::subscribed(10);
+    client.feed(1, deliver(1, 13, &[14]));
+    client.machine.handle_timeout(1 + GAP_WAIT_MS);
+    let request = request_of(&client.said()[0]);
+    let (epoch, prev, head) = (Epoch(1), Seq(10), Seq(10));
+    client.feed(
+        600,
+        Page {
+            request,
+            channel: NUMBER,
+            epoch,
+            prev,
+            head,
+            entries: Vec::new(),
+        },
+    );
+    assert_eq!(syncs(&client.said()), []);
+    client.machine.handle_timeout(600 + GAP_WAIT_MS);
+    assert_eq!(syncs(&client.said()), [at(1, 10)], "something is still missing");
 }
 
 #[test]

@@ -64,6 +64,7 @@ pub fn all() -> Vec<Sample> {
         groups(),
         sends(),
         subscriptions(),
+        resumptions(),
         deliveries(),
         pages(),
         rest(),
@@ -71,12 +72,8 @@ pub fn all() -> Vec<Sample> {
     .concat()
 }
 
-fn opening() -> Vec<Sample> {
-    let hello = |versions: &[u16], client: &str| Hello {
-        versions: versions.to_vec(),
-        client: client.to_owned(),
-    };
-    let welcome = Welcome {
+fn welcome() -> Welcome {
+    Welcome {
         session: SessionId(9),
         user: UserId::new("ann").expect("valid"),
         user_number: UserNumber(3),
@@ -87,13 +84,20 @@ fn opening() -> Vec<Sample> {
         body_bytes_max: 131_072,
         requests_in_flight_max: 64,
         subscriptions_max: 1_000,
+    }
+}
+
+fn opening() -> Vec<Sample> {
+    let hello = |versions: &[u16], client: &str| Hello {
+        versions: versions.to_vec(),
+        client: client.to_owned(),
     };
     let largest = Welcome {
         session: SessionId(u64::MAX),
         user: UserId::new("Zoë").expect("valid"),
         user_number: UserNumber(u64::MAX),
         ping_interval_ms: u32::MAX,
-        ..welcome.clone()
+        ..welcome()
     };
     let authenticate = |token: &str, device: &str| Authenticate {
         token: token.to_owned(),
@@ -121,7 +125,7 @@ fn opening() -> Vec<Sample> {
             "authenticate_with_the_longest_names",
             authenticate(&"t".repeat(4_096), LONG).into(),
         ),
-        ("welcome", welcome.into()),
+        ("welcome", welcome().into()),
         ("welcome_with_the_largest_numbers", largest.into()),
     ]
 }
@@ -242,6 +246,17 @@ fn sends() -> Vec<Sample> {
     ]
 }
 
+/// Twenty places, as a client that comes back has them.
+fn many_places() -> Vec<Place> {
+    (0..20)
+        .map(|number| Place {
+            group: group(),
+            channel: ChannelId::new(&format!("channel-{number}")).expect("valid"),
+            position: position(1, number * 1_000),
+        })
+        .collect()
+}
+
 fn subscriptions() -> Vec<Sample> {
     let subscribe = |position| Subscribe {
         request: 6,
@@ -258,17 +273,6 @@ fn subscriptions() -> Vec<Sample> {
         head: Seq(head),
         start,
     };
-    let place = |group, channel, position| Place {
-        group,
-        channel,
-        position,
-    };
-    let many = (0..20)
-        .map(|number| {
-            let name = ChannelId::new(&format!("channel-{number}")).expect("valid");
-            place(group(), name, position(1, number * 1_000))
-        })
-        .collect();
     vec![
         ("subscribe_at_the_head", subscribe(position(0, 0)).into()),
         ("subscribe_behind_a_position", subscribe(position(1, 41)).into()),
@@ -287,38 +291,6 @@ fn subscriptions() -> Vec<Sample> {
         (
             "subscribed_full_ahead",
             subscribed(position(1, 30), 30, Start::FullAhead).into(),
-        ),
-        (
-            "unsubscribe",
-            Unsubscribe {
-                request: 7,
-                channel: ChannelNumber(CHANNEL),
-            }
-            .into(),
-        ),
-        (
-            "unsubscribe_channel_0",
-            Unsubscribe {
-                request: 8,
-                channel: ChannelNumber(0),
-            }
-            .into(),
-        ),
-        (
-            "resume",
-            Resume {
-                request: 10,
-                places: vec![place(group(), channel(), position(1, 41))],
-            }
-            .into(),
-        ),
-        (
-            "resume_many",
-            Resume {
-                request: 11,
-                places: many,
-            }
-            .into(),
         ),
     ]
 }
@@ -348,6 +320,48 @@ fn deliveries() -> Vec<Sample> {
         ("deliver_an_unknown_kind", deliver(1, vec![unknown_kind]).into()),
         ("client_ack", ack(position(1, 42)).into()),
         ("client_ack_of_nothing", ack(position(1, 0)).into()),
+    ]
+}
+
+fn resumptions() -> Vec<Sample> {
+    let place = |group, channel, position| Place {
+        group,
+        channel,
+        position,
+    };
+    vec![
+        (
+            "unsubscribe",
+            Unsubscribe {
+                request: 7,
+                channel: ChannelNumber(CHANNEL),
+            }
+            .into(),
+        ),
+        (
+            "unsubscribe_channel_0",
+            Unsubscribe {
+                request: 8,
+                channel: ChannelNumber(0),
+            }
+            .into(),
+        ),
+        (
+            "resume",
+            Resume {
+                request: 10,
+                places: vec![place(group(), channel(), position(1, 41))],
+            }
+            .into(),
+        ),
+        (
+            "resume_many",
+            Resume {
+                request: 11,
+                places: many_places(),
+            }
+            .into(),
+        ),
     ]
 }
 

@@ -4,13 +4,19 @@ use bytes::{BufMut, Bytes, BytesMut};
 use throng_protocol::code::Code;
 use throng_protocol::frame;
 use throng_protocol::ids::{ChannelNumber, DeviceId};
-use throng_protocol::limits::{FRAME_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX, RESUME_POSITIONS_MAX};
-use throng_protocol::message::{ClientAck, Done, Error, Join, Message, Ping, Place, Resume, Start};
+use throng_protocol::limits::{
+    FRAME_BYTES_MAX, IDLE_TIMEOUT_MS, REQUESTS_IN_FLIGHT_MAX, RESUME_POSITIONS_MAX,
+};
+use throng_protocol::message::{
+    ClientAck, Done, Error, Hello, Join, Message, Ping, Place, Resume, Start, Welcome,
+};
 use throng_protocol::session::server::{ServerEvent, ServerSession};
 
 use crate::raw::{Value, framed, text};
 use crate::samples::{channel, group};
-use crate::support::{asked_of_shell, at, frame_of, hello, open_server, subscribed, told};
+use crate::support::{
+    asked_of_shell, at, authenticate, frame_of, hello, open_server, subscribed, told, welcome,
+};
 
 fn places(count: usize) -> Vec<Place> {
     vec![
@@ -210,4 +216,137 @@ fn a_body_of_any_bytes_reaches_the_shell_as_it_came() {
         session.error(1, Code::NotMember, "no", 0);
         told(&mut session);
     }
+}
+
+#[test]
+fn any_offer_that_holds_a_version_of_the_edge_is_taken() {
+    for versions in [vec![1], vec![1, 900], vec![900, 1], (1..=16).collect()] {
+        let mut session = ServerSession::new(0, "edge");
+        session.handle_frame(
+            0,
+            &frame_of(Hello {
+                versions,
+                client: String::new(),
+            }),
+        );
+        assert!(matches!(&told(&mut session)[..], [Message::HelloOk(ok)] if ok.version == 1));
+    }
+}
+
+#[test]
+fn a_session_lives_as_long_as_its_token() {
+    let expires_ms = 30_000;
+    let mut session = ServerSession::new(0, "edge");
+    session.handle_frame(0, &frame_of(hello()));
+    session.handle_frame(0, &frame_of(authenticate()));
+    session.authenticated(
+        0,
+        Welcome {
+            token_expires_ms: expires_ms,
+            ..welcome()
+        },
+    );
+    told(&mut session);
+    asked_of_shell(&mut session);
+    session.handle_timeout(expires_ms - 1);
+    session.handle_frame(
+        expires_ms - 1,
+        &frame_of(Join {
+            request: 1,
+            group: group(),
+        }),
+    );
+    assert_eq!(asked_of_shell(&mut session).len(), 1);
+    assert!(session.is_open());
+}
+
+#[test]
+fn an_id_is_free_again_with_its_answer() {
+    let mut session = open_server();
+    for _ in 0..3 {
+        session.handle_frame(
+            1,
+            &frame_of(Join {
+                request: 9,
+                group: group(),
+            }),
+        );
+        assert_eq!(asked_of_shell(&mut session).len(), 1);
+        session.respond(&Done { request: 9 }.into());
+        assert_eq!(told(&mut session), vec![Done { request: 9 }.into()]);
+    }
+}
+
+#[test]
+fn as_many_requests_as_allowed_are_all_served() {
+    let mut session = open_server();
+    let most = u64::try_from(REQUESTS_IN_FLIGHT_MAX).expect("small");
+    for request in 1..=most {
+        session.handle_frame(
+            1,
+            &frame_of(Join {
+                request,
+                group: group(),
+            }),
+        );
+    }
+    assert_eq!(asked_of_shell(&mut session).len(), REQUESTS_IN_FLIGHT_MAX);
+    // One too many disturbs none of them.
+    session.handle_frame(
+        1,
+        &frame_of(Join {
+            request: most + 1,
+            group: group(),
+        }),
+    );
+    assert_eq!(only_error(&mut session).request, most + 1);
+    for request in 1..=most {
+        session.respond(&Done { request }.into());
+    }
+    let served = (1..=most)
+        .map(|request| Done { request }.into())
+        .collect::<Vec<Message>>();
+    assert_eq!(told(&mut session), served);
+}
+
+#[test]
+fn a_client_that_says_anything_now_and_then_is_not_closed() {
+    let mut session = open_server();
+    let step = u64::from(IDLE_TIMEOUT_MS) - 1;
+    for turn in 1..=10 {
+        session.handle_timeout(turn * step);
+        assert!(session.is_open());
+        session.handle_frame(turn * step, &frame_of(Ping { nonce: turn }));
+        assert!(matches!(&told(&mut session)[..], [Message::Pong(pong)] if pong.nonce == turn));
+    }
+}
+
+#[test]
+fn a_drained_connection_ends_at_its_deadline_with_draining() {
+    let mut session = open_server();
+    session.drain(0, 500, "restart", Vec::new());
+    told(&mut session);
+    session.handle_timeout(499);
+    assert!(session.is_open());
+    session.handle_timeout(500);
+    let error = only_error(&mut session);
+    assert_eq!((error.request, error.known_code()), (0, Some(Code::Draining)));
+    session.handle_frame(
+        501,
+        &frame_of(Join {
+            request: 1,
+            group: group(),
+        }),
+    );
+    let events = asked_of_shell(&mut session);
+    assert!(
+        matches!(
+            &events[..],
+            [ServerEvent::Close {
+                code: Code::Draining,
+                ..
+            }]
+        ),
+        "{events:?}"
+    );
 }

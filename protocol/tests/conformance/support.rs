@@ -16,6 +16,9 @@ use throng_protocol::session::server::{ServerEvent, ServerSession};
 
 use crate::samples::{channel, entry, group};
 
+/// A command and its one answer.
+pub type Outcome = (OpId, Result<Answer, RequestError>);
+
 pub const NUMBER: ChannelNumber = ChannelNumber(7);
 
 pub fn frame_of(message: impl Into<Message>) -> Frame {
@@ -180,7 +183,7 @@ impl Client {
         batches.flatten().map(|entry| entry.seq.0).collect()
     }
 
-    pub fn answers(&mut self) -> Vec<(OpId, Result<Answer, RequestError>)> {
+    pub fn answers(&mut self) -> Vec<Outcome> {
         let events = self.events().into_iter();
         events
             .filter_map(|event| match event {
