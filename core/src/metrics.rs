@@ -44,6 +44,7 @@ pub(crate) struct Metrics {
     leader_shards: Gauge,
     failed_shards: Gauge,
     applied_index: Family<Labels, Gauge>,
+    purged_index: Family<Labels, Gauge>,
     clock_ahead_ms: Gauge,
 }
 
@@ -51,6 +52,7 @@ pub(crate) struct Metrics {
 pub(crate) struct ReplicaFigures {
     pub shard: ShardId,
     pub applied: u64,
+    pub purged: u64,
     pub leads: bool,
     pub failed: bool,
 }
@@ -76,9 +78,14 @@ impl Metrics {
         self.leader_shards.set(count(|replica| replica.leads));
         self.failed_shards.set(count(|replica| replica.failed));
         for replica in replicas {
+            let labels = vec![("shard".to_owned(), replica.shard.to_string())];
+            let gauge = |index: u64| i64::try_from(index).unwrap_or(i64::MAX);
             self.applied_index
-                .get_or_create(&vec![("shard".to_owned(), replica.shard.to_string())])
-                .set(i64::try_from(replica.applied).unwrap_or(i64::MAX));
+                .get_or_create(&labels)
+                .set(gauge(replica.applied));
+            self.purged_index
+                .get_or_create(&labels)
+                .set(gauge(replica.purged));
         }
     }
 
@@ -90,7 +97,13 @@ impl Metrics {
     /// A registry with everything in it.
     pub fn registry(&self) -> Registry {
         let mut registry = Registry::default();
-        let r = &mut registry;
+        self.register_requests(&mut registry);
+        self.register_feeds_and_store(&mut registry);
+        self.register_replicas(&mut registry);
+        registry
+    }
+
+    fn register_requests(&self, r: &mut Registry) {
         let m = self;
         r.register(
             "throng_core_proposals",
@@ -118,15 +131,14 @@ impl Metrics {
             m.outbox_sent.clone(),
         );
         r.register(
-            "throng_core_snapshots_installed",
-            "Snapshots installed from other nodes",
-            m.snapshots_installed.clone(),
-        );
-        r.register(
             "throng_core_refusals",
             "Requests refused, by code",
             m.refusals.clone(),
         );
+    }
+
+    fn register_feeds_and_store(&self, r: &mut Registry) {
+        let m = self;
         r.register(
             "throng_core_feed_followers",
             "Channels followed over feed lanes",
@@ -158,6 +170,15 @@ impl Metrics {
             "Bytes of those batches",
             m.store_bytes.clone(),
         );
+    }
+
+    fn register_replicas(&self, r: &mut Registry) {
+        let m = self;
+        r.register(
+            "throng_core_snapshots_installed",
+            "Snapshots installed from other nodes",
+            m.snapshots_installed.clone(),
+        );
         r.register(
             "throng_core_leader_shards",
             "Shards this node leads",
@@ -174,11 +195,15 @@ impl Metrics {
             m.applied_index.clone(),
         );
         r.register(
+            "throng_core_purged_index",
+            "Last log index that only a snapshot holds, by shard",
+            m.purged_index.clone(),
+        );
+        r.register(
             "throng_core_clock_ahead_ms",
             "This clock minus the majority's",
             m.clock_ahead_ms.clone(),
         );
-        registry
     }
 }
 

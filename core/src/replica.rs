@@ -149,6 +149,7 @@ impl Replica {
         ReplicaFigures {
             shard: self.shard(),
             applied: self.reader.applied_index(),
+            purged: self.handle.status().purged,
             leads: self.handle.leadership().leads,
             failed: self.failure().is_some(),
         }

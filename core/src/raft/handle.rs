@@ -60,6 +60,8 @@ pub(crate) struct RaftStatus {
     pub term: u64,
     pub last_log: u64,
     pub applied: u64,
+    /// The last entry that is no longer in the log, because a snapshot holds what it did.
+    pub purged: u64,
     /// Why it has stopped.
     pub stopped: Option<String>,
 }
@@ -241,6 +243,7 @@ impl ShardHandle {
             term: metrics.current_term,
             last_log: metrics.last_log_index.unwrap_or(0),
             applied: metrics.last_applied.map_or(0, |applied| applied.index),
+            purged: metrics.purged.map_or(0, |purged| purged.index),
             stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
         }
     }

@@ -136,6 +136,21 @@ impl TestCluster {
             .applied
     }
 
+    /// Waits until all nodes have applied all of a shard's log.
+    pub async fn settled(&self, shard: ShardId) {
+        until("a shard is settled", || {
+            let of = |node: &CoreNode| {
+                let status = node.status();
+                let of_shard = status.shards.iter().find(|status| status.shard == shard).unwrap();
+                (of_shard.leader, of_shard.last_log, of_shard.applied)
+            };
+            let all: Vec<_> = self.nodes.iter().flatten().map(of).collect();
+            all.iter()
+                .all(|seen| seen == &all[0] && seen.0.is_some() && seen.1 == seen.2)
+        })
+        .await;
+    }
+
     /// Makes a node the leader of a shard.
     pub async fn lead(&self, place: usize, shard: ShardId) {
         let deadline = Instant::now() + PATIENCE;
@@ -499,6 +514,25 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(Instant::now() < deadline, "{what}");
         sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The value of a metric.
+pub async fn metric(address: SocketAddr, name: &str) -> u64 {
+    let (_, metrics) = http(address, "/metrics").await;
+    let line = metrics
+        .lines()
+        .find(|line| line.starts_with(name) && !line.starts_with('#'));
+    let line = line.unwrap_or_else(|| panic!("{metrics}"));
+    line.rsplit_once(' ').unwrap().1.parse().unwrap()
+}
+
+/// Waits until a metric is above zero.
+pub async fn counted(address: SocketAddr, name: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while metric(address, name).await == 0 {
+        assert!(Instant::now() < deadline, "{name} stays 0");
+        sleep(Duration::from_millis(20)).await;
     }
 }
 
