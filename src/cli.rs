@@ -137,7 +137,9 @@ fn print_example(kind: ConfigKind) -> Result<Exit, Failure> {
 
 /// Logs go to stderr; `RUST_LOG` chooses what.
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,throng=info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new("warn,openraft=error,throng=info,throng_core=info,throng_gateway=info")
+    });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

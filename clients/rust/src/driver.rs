@@ -34,6 +34,10 @@ use crate::subscription::{Consumed, From, Room, Subscription};
 
 use sinks::Sink;
 
+/// How long an edge may take to answer the first attempt; doubles with each failure up to the transport's
+/// own limit. Short, because QUIC repeats a first packet only after 1, 3 and 7 s, by when another edge,
+/// or the same one restarted, has answered a new attempt.
+const DIAL_MIN: Duration = Duration::from_secs(2);
 /// First wait before connecting again; doubles to [`RECONNECT_MAX`], half of it jitter.
 const RECONNECT_MIN: Duration = Duration::from_millis(50);
 /// Longest wait before connecting again.

@@ -27,6 +27,9 @@ use crate::cli::failure::Failure;
 /// Between two looks at a system that is not whole yet; a restart takes seconds.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// Between two attempts to hit something; a client reconnects in about this time.
+const STRIKE_AGAIN: Duration = Duration::from_millis(20);
+
 /// How long a frozen client reads nothing: long enough to fall behind a hot ring at full rate.
 const FREEZE: Duration = Duration::from_secs(3);
 
@@ -149,11 +152,10 @@ pub async fn run(stage: Arc<Stage>, plan: Plan, seed: u64) -> Result<BTreeMap<St
         if !stage.acked_at_least(*place).await {
             break;
         }
-        let inflight = stage.inflight();
-        let started = Instant::now();
-        if !strike(&stage, *kind, &mut random).await? {
+        let Some(inflight) = hit(&stage, *kind, &mut random).await? else {
             continue;
-        }
+        };
+        let started = Instant::now();
         let result = results.entry(*kind).or_default();
         result.done += 1;
         result.inflight_hit += u64::from(!inflight.is_empty());
@@ -175,6 +177,25 @@ pub async fn run(stage: Arc<Stage>, plan: Plan, seed: u64) -> Result<BTreeMap<St
         .into_iter()
         .map(|(kind, result)| (kind.name().to_owned(), result))
         .collect())
+}
+
+/// Strikes until something was hit, with traffic going on; gives what was in flight.
+async fn hit(stage: &Stage, kind: Kind, random: &mut StdRng) -> Result<Option<Vec<usize>>, Failure> {
+    let deadline = Instant::now() + stage.patience;
+    while Instant::now() < deadline {
+        let inflight = stage.inflight();
+        if strike(stage, kind, random).await? {
+            return Ok(Some(inflight));
+        }
+        // The client chosen was between two connections, or nothing was in flight: let more be sent.
+        let answered = *stage.answered().borrow();
+        if answered == stage.trace.lines.len() {
+            break;
+        }
+        stage.gate.open_past(answered);
+        tokio::time::sleep(STRIKE_AGAIN).await;
+    }
+    Ok(None)
 }
 
 /// One fault; `false` if there was nothing to hit.

@@ -179,13 +179,11 @@ mod tests {
             |r| r.reordered = 1,
             |r| r.holes = 1,
             |r| {
-                drop(r.chaos.insert(
-                    "client-drop".to_owned(),
-                    Chaos {
-                        asked: 1,
-                        ..Chaos::default()
-                    },
-                ))
+                let asked = Chaos {
+                    asked: 1,
+                    ..Chaos::default()
+                };
+                r.chaos.insert("client-drop".to_owned(), asked);
             },
         ];
         for (case, breakage) in broken.iter().enumerate() {

@@ -9,7 +9,7 @@ use rand::Rng;
 use throng_transport::{ClientEndpoint, LinkClosed, QuicLink};
 use tokio::sync::oneshot;
 
-use super::{Control, Driver, Leave, RECONNECT_MAX, RECONNECT_MIN};
+use super::{Control, DIAL_MIN, Driver, Leave, RECONNECT_MAX, RECONNECT_MIN};
 use crate::client::State;
 use crate::error::{CloseReason, RequestError};
 
@@ -30,7 +30,18 @@ impl Driver {
         self.attempts = self.attempts.saturating_add(1);
         let address = self.next_address();
         self.address = Arc::from(address.as_str());
-        let attempt = dial(self.endpoint.clone(), address, self.config.server_name.clone());
+        let dialled = dial(
+            self.endpoint.clone(),
+            address.clone(),
+            self.config.server_name.clone(),
+        );
+        let limit = DIAL_MIN.saturating_mul(1 << attempts.min(10));
+        let attempt = async {
+            let late = || Failure::Other(format!("{address} did not answer within {} s", limit.as_secs()));
+            tokio::time::timeout(limit, dialled)
+                .await
+                .unwrap_or_else(|_| Err(late()))
+        };
         match self.offline(attempt).await? {
             Ok(link) => Ok(link),
             Err(Failure::Other(text)) => {
