@@ -135,7 +135,7 @@ pub struct Timings {
 impl Default for Timings {
     fn default() -> Self {
         Self {
-            heartbeat_ms: 150,
+            heartbeat_ms: 200,
             election_min_ms: 500,
             election_max_ms: 900,
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use throng_protocol::cluster::Refusal;
+use throng_protocol::cluster::{NodeStatus, Refusal, ShardStatus};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{AppId, GroupId, NodeId, ShardId};
 use throng_protocol::placement::{PlacementKey, Plane};
@@ -25,6 +25,8 @@ pub(crate) struct Core {
     pub(crate) node: NodeId,
     pub(crate) clock: SharedClock,
     pub(crate) replicas: BTreeMap<ShardId, Arc<Replica>>,
+    /// Shards whose replica here could not be opened, and why; the others serve.
+    pub(crate) damaged: BTreeMap<ShardId, String>,
     pub(crate) cluster: ClusterWatch,
     pub(crate) peers: Arc<Peers>,
     pub(crate) feeds: Arc<FeedRegistry>,
@@ -63,6 +65,28 @@ impl Core {
         self.replicas.values()
     }
 
+    /// What this node hosts, ascending by shard; what could not be opened with its reason.
+    pub fn status(&self) -> NodeStatus {
+        let damaged = self.damaged.iter().map(|(shard, reason)| ShardStatus {
+            shard: *shard,
+            leader: None,
+            term: 0,
+            last_log: 0,
+            applied: 0,
+            failed: Some(reason.clone()),
+        });
+        let mut shards: Vec<ShardStatus> = self
+            .replicas()
+            .map(|replica| replica.status())
+            .chain(damaged)
+            .collect();
+        shards.sort_by_key(|status| status.shard);
+        NodeStatus {
+            node: self.id(),
+            shards,
+        }
+    }
+
     /// The map and the keys; refused before the cluster has begun.
     pub fn cluster(&self) -> Result<Arc<ClusterState>, Refusal> {
         let state = self.cluster.current();
@@ -85,6 +109,10 @@ impl Core {
     pub fn replica(&self, shard: ShardId) -> Result<Arc<Replica>, Refusal> {
         if let Some(replica) = self.replicas.get(&shard) {
             return Ok(Arc::clone(replica));
+        }
+        if let Some(reason) = self.damaged.get(&shard) {
+            let text = format!("this node's replica of shard {shard} cannot be opened: {reason}");
+            return Err(refused(Code::StoreFailed, text));
         }
         match self.cluster.voters(shard).first() {
             Some(node) => Err(Refusal::NotLeader { leader: Some(*node) }),

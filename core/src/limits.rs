@@ -32,6 +32,10 @@ pub const LEASE_RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// have its entries sent again and again.
 pub const APPEND_TIMEOUT: Duration = Duration::from_millis(5_000);
 
+/// How long an answer to a heartbeat is waited for on the follower; longer than any leader waits for
+/// it. Thirteen shards of two leaders fill a tenth of a lane within it.
+pub const HEARTBEAT_ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// How long a follower may take over one chunk of a snapshot.
 pub const SNAPSHOT_CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -74,6 +78,9 @@ pub const OUTBOX_RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Channels one feed lane may follow; an edge with more opens another lane. Each costs about 100
 /// bytes here.
 pub const FOLLOWED_PER_LANE_MAX: usize = 100_000;
+
+/// How long opening one feed may wait for a quorum: one heartbeat round. The follower asks again.
+pub const FOLLOW_LINEARIZE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Feed lanes of a node: a few per edge.
 pub const FEED_LANES_MAX: usize = 1_024;

@@ -9,7 +9,7 @@ use throng_protocol::cluster::{NodeStatus, PeerId};
 use throng_protocol::code::{CLOSE_NORMAL, Code};
 use throng_protocol::ids::{NodeId, ShardId};
 use throng_protocol::placement::{ClusterMap, META_SHARD, Plane, ShardInfo};
-use throng_raft_store::{NodeStore, Shard, StoreOptions};
+use throng_raft_store::{NodeStore, OpenError, Shard, StoreOptions};
 use throng_transport::{ClusterEndpoint, ClusterPool, ClusterTls};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -123,10 +123,7 @@ impl CoreNode {
 
     /// What this node hosts.
     pub fn status(&self) -> NodeStatus {
-        NodeStatus {
-            node: self.core.id(),
-            shards: self.core.replicas().map(|replica| replica.status()).collect(),
-        }
+        self.core.status()
     }
 
     /// The shards this node leads.
@@ -251,19 +248,25 @@ impl Parts {
             .cloned()
             .collect();
         let meta_applied = opened[&META_SHARD].applied.clone();
-        let mut replicas = BTreeMap::new();
+        let (mut replicas, mut damaged) = (BTreeMap::new(), BTreeMap::new());
         for info in hosted {
-            let opened = match opened.remove(&info.id) {
-                Some(opened) => opened,
-                None => self.open(&info).await?,
-            };
-            replicas.insert(info.id, Arc::new(self.replica(info, opened).await?));
+            let (id, found) = (info.id, opened.remove(&info.id));
+            match self.host(info, found).await {
+                Ok(replica) => drop(replicas.insert(id, Arc::new(replica))),
+                // Without the meta shard the node knows nothing of the cluster; any other is one less.
+                Err(error @ CoreError::Shard { .. }) if id != META_SHARD => {
+                    tracing::error!(shard = %id, %error, "this replica cannot be opened; the others serve");
+                    damaged.insert(id, error.to_string());
+                }
+                Err(error) => return Err(error),
+            }
         }
         let observe_address = observe.as_ref().and_then(|listener| listener.local_addr().ok());
         let core = Arc::new(Core {
             node: me,
             clock: self.clock,
             replicas,
+            damaged,
             cluster: ClusterWatch::new(known),
             peers: self.peers,
             feeds: self.feeds,
@@ -281,6 +284,7 @@ impl Parts {
             stopped: CancellationToken::new(),
         };
         node.run(self.raft, initial, meta_applied);
+        node.spawn(give_up_with_store(Arc::clone(&node.core), self.store.clone()));
         if let Some(listener) = observe {
             node.spawn(observe::serve(
                 listener,
@@ -305,10 +309,21 @@ impl Parts {
         let opening = tokio::task::spawn_blocking(move || store.shard(id, plane, Arc::new(observer)));
         let shard = opening.await.map_err(|error| self.shard_error(id, error))?;
         Ok(Opened {
-            shard: shard.map_err(|error| CoreError::store(&self.config.data, error))?,
+            shard: shard.map_err(|error| match error {
+                OpenError::Shard { .. } => self.shard_error(id, error),
+                error => CoreError::store(&self.config.data, error),
+            })?,
             outbox,
             applied,
         })
+    }
+
+    async fn host(&mut self, info: ShardInfo, opened: Option<Opened>) -> Result<Replica, CoreError> {
+        let opened = match opened {
+            Some(opened) => opened,
+            None => self.open(&info).await?,
+        };
+        self.replica(info, opened).await
     }
 
     async fn replica(&mut self, info: ShardInfo, opened: Opened) -> Result<Replica, CoreError> {
@@ -352,7 +367,7 @@ impl CoreNode {
         self.spawn(listener.run(Arc::clone(&self.endpoint)));
         for replica in core.replicas() {
             self.spawn(bootstrap::form(core.id(), Arc::clone(replica)));
-            self.spawn(end_feeds(Arc::clone(core), Arc::clone(replica)));
+            self.spawn(serve_replica(Arc::clone(core), Arc::clone(replica)));
             // The one plane with outboxes so far.
             if replica.plane() == Plane::Management {
                 self.spawn(outbox::run(Arc::clone(core), Arc::clone(replica)));
@@ -386,10 +401,25 @@ impl CoreNode {
     }
 }
 
-/// Tells the followers of a replica's channels when it has stopped: silence would look like quiet
-/// channels.
-async fn end_feeds(core: Arc<Core>, replica: Arc<Replica>) {
-    replica.stopped().await;
+/// Ends all replicas when the store has failed, those too that nobody writes to at the moment: what
+/// they lead must find leaders that can store.
+async fn give_up_with_store(core: Arc<Core>, store: NodeStore) {
+    let mut failure = store.watch_failure();
+    let failed = failure
+        .wait_for(Option::is_some)
+        .await
+        .ok()
+        .and_then(|failed| failed.clone());
+    let Some(failed) = failed else { return };
+    for replica in core.replicas() {
+        replica.give_up(&failed.to_string());
+    }
+}
+
+/// Serves a replica, and tells the followers of its channels when it has stopped: silence would look
+/// like quiet channels.
+async fn serve_replica(core: Arc<Core>, replica: Arc<Replica>) {
+    replica.serve().await;
     core.feeds().replaced(replica.shard());
 }
 

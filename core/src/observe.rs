@@ -64,6 +64,9 @@ pub(crate) fn unready(core: &Core) -> Vec<String> {
     if core.cluster().is_err() {
         reasons.push("the cluster has no map yet".to_owned());
     }
+    for (shard, reason) in &core.damaged {
+        reasons.push(format!("shard {shard} cannot be opened: {reason}"));
+    }
     for replica in core.replicas() {
         let shard = replica.shard();
         if let Some(failure) = replica.failure() {

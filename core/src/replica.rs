@@ -8,7 +8,7 @@ use throng_protocol::ids::{NodeId, ShardId};
 use throng_protocol::placement::{Plane, ShardInfo};
 use throng_raft_store::StateReader;
 use throng_state::{ApplyError, Command, Reply, View};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, Notify};
 
 use crate::dispatch::refused;
 use crate::metrics::{Metrics, ReplicaFigures};
@@ -25,6 +25,8 @@ pub(crate) struct Replica {
     metrics: Metrics,
     leasing: Mutex<()>,
     failed: OnceLock<String>,
+    /// Told when `failed` is set.
+    failing: Notify,
 }
 
 impl Replica {
@@ -43,6 +45,7 @@ impl Replica {
             metrics,
             leasing: Mutex::new(()),
             failed: OnceLock::new(),
+            failing: Notify::new(),
         }
     }
 
@@ -107,8 +110,22 @@ impl Replica {
         self.handle.must_lead().map_err(|error| self.refusal(error))
     }
 
+    /// Serves until it must not, and gives its place in the Raft group up then: a leader that
+    /// refuses what it is asked must not stay the leader, and heartbeats alone need no disk.
+    pub async fn serve(&self) {
+        tokio::select! {
+            () = self.stopped() => {}
+            () = self.failing.notified() => self.handle.shutdown().await,
+        }
+    }
+
+    /// Stops serving for a reason outside the replica.
+    pub fn give_up(&self, reason: &str) {
+        self.fail(reason);
+    }
+
     /// Waits for the end of the Raft group and stops serving then.
-    pub async fn stopped(&self) {
+    async fn stopped(&self) {
         let mut leadership = self.handle.watch_leadership();
         while leadership.changed().await.is_ok() {}
         let reason = self
@@ -166,6 +183,7 @@ impl Replica {
     fn fail(&self, reason: &str) -> Refusal {
         let reason = self.failed.get_or_init(|| {
             tracing::error!(shard = %self.shard(), reason, "this replica has stopped and serves nothing any more");
+            self.failing.notify_one();
             reason.to_owned()
         });
         refused(

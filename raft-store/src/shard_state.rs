@@ -31,10 +31,10 @@ use crate::record;
 use crate::store::{Batch, Limit, Store, StoreFailure, Table};
 use crate::types::{LogId, StoredMembership};
 
-/// Bytes applied and not durable before `apply` waits for the disk. Enough for some hundred
-/// milliseconds of a full-speed shard, so that it bounds memory (per shard) and is not met while
-/// the disk keeps up.
-pub const UNFLUSHED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes applied and not durable before `apply` waits for the disk. Enough for seconds of a full-speed
+/// shard, so that it bounds memory (per shard), and a leader whose own disk hangs goes on as long as a
+/// quorum of others syncs.
+pub const UNFLUSHED_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Records deleted per batch when a generation is cleared: a few milliseconds of the writer.
 const CLEAR_RECORDS: usize = 4_096;

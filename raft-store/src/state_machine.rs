@@ -24,6 +24,9 @@ use crate::snapshot::{RecordReader, SnapshotData, blocking};
 use crate::store::{Batch, StoreFailure, Table, submit_and_wait};
 use crate::types::{Entry, LogId, ReplyBytes, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 
+/// Entries applied before other tasks get their turn: about a millisecond.
+const APPLY_TURN: usize = 64;
+
 /// Bytes of records after which one apply hands a batch to the writer and goes on.
 const APPLY_BATCH_BYTES: usize = 1024 * 1024;
 
@@ -294,6 +297,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 self.flush(&mut round).await?;
             }
             applied?;
+            if round.entries.is_multiple_of(APPLY_TURN) {
+                // A replica that catches up has thousands of entries ready at once; the heartbeats of
+                // all shards share these threads.
+                tokio::task::yield_now().await;
+            }
         }
         self.flush(&mut round).await
     }

@@ -311,7 +311,8 @@ fn plans(held: &Held, tls: &Path) -> Result<Vec<Plan>, Failure> {
             data: held.dir.join(&name).display().to_string(),
             tls: tls.clone(),
             shards: ShardCounts {
-                replicas: nodes.len().min(3),
+                // Every node holds every shard.
+                replicas: nodes.len(),
                 ..ShardCounts::default()
             },
             nodes: nodes.clone(),

@@ -6,8 +6,5 @@ use crate::core::Core;
 
 /// This node's replicas, ascending by shard.
 pub(super) fn status(core: &Core) -> NodeStatus {
-    NodeStatus {
-        node: core.id(),
-        shards: core.replicas().map(|replica| replica.status()).collect(),
-    }
+    core.status()
 }

@@ -15,7 +15,7 @@ use throng_transport::cluster::{LaneReadError, LaneReader, LaneWriteError, LaneW
 use super::registry::{Followed, LaneWaker};
 use crate::core::Core;
 use crate::dispatch::refused;
-use crate::limits::FOLLOWED_PER_LANE_MAX;
+use crate::limits::{FOLLOW_LINEARIZE_TIMEOUT, FOLLOWED_PER_LANE_MAX};
 use crate::replica::Replica;
 
 /// Why a lane ended before its follower finished it.
@@ -175,7 +175,11 @@ impl Lane<'_> {
         if let Some(head) = read()?.filter(settled) {
             return Ok(head);
         }
-        replica.linearize().await?;
+        // Bounded: the other channels of the lane wait meanwhile.
+        match tokio::time::timeout(FOLLOW_LINEARIZE_TIMEOUT, replica.linearize()).await {
+            Ok(confirmed) => confirmed?,
+            Err(_) => return Err(refused(Code::Unavailable, "no quorum confirms the log's end")),
+        }
         read()?.ok_or_else(|| {
             refused(
                 Code::ChannelUnknown,

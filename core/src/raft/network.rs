@@ -146,7 +146,9 @@ impl RaftNetworkV2<TypeConfig> for Network {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let timeout = if self.append_lane == HEARTBEAT_LANE {
-            option.soft_ttl()
+            // All of it: the answer waits for the follower's disk, and a read that a quorum must
+            // confirm waits for the answer.
+            option.hard_ttl()
         } else {
             APPEND_TIMEOUT
         };

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::wire::{RaftAnswer, RaftBody, RaftRequest};
 use super::{Raft, ShardHandle};
+use crate::limits::{APPEND_TIMEOUT, HEARTBEAT_ANSWER_TIMEOUT};
 use crate::metrics::Metrics;
 
 /// The groups of this node.
@@ -85,10 +86,16 @@ impl Group {
         match body {
             RaftBody::Append(append) => {
                 let request = AppendEntriesRequest::try_from(append)?;
-                raft.append_entries(request)
-                    .await
-                    .map(RaftAnswer::Append)
-                    .map_err(text)
+                // Raft has the request from here on; it is only its answer that a held disk keeps, and
+                // by then the leader has given the call up. What waits on must not fill the lane.
+                let limit = if request.entries.is_empty() {
+                    HEARTBEAT_ANSWER_TIMEOUT
+                } else {
+                    APPEND_TIMEOUT
+                };
+                let answer = tokio::time::timeout(limit, raft.append_entries(request)).await;
+                let answer = answer.map_err(|_| "the disk did not sync in time".to_owned())?;
+                answer.map(RaftAnswer::Append).map_err(text)
             }
             RaftBody::Vote(request) => raft.vote(request).await.map(RaftAnswer::Vote).map_err(text),
             RaftBody::PreVote(request) => raft.pre_vote(request).await.map(RaftAnswer::Vote).map_err(text),

@@ -172,8 +172,7 @@ where
         max_apparent_size: FRAME_BYTES_MAX * 2,
         ignore_missing_null_terminator: false,
     };
-    flatbuffers::root_with_opts::<T>(&options, payload)
-        .map_err(|_| DecodeError::Malformed { kind })
+    flatbuffers::root_with_opts::<T>(&options, payload).map_err(|_| DecodeError::Malformed { kind })
 }
 
 fn position(epoch: u32, seq: u64) -> Position {

@@ -24,7 +24,10 @@ fn entry(seq: u64, body: &'static [u8]) -> Entry {
     }
 }
 
-#[expect(clippy::too_many_lines, reason = "a sample of every frame type, one after the other")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a sample of every frame type, one after the other"
+)]
 fn samples() -> Vec<Message> {
     let group = GroupId::new("community").expect("valid");
     let channel = ChannelId::new("lean4").expect("valid");

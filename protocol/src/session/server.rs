@@ -114,7 +114,10 @@ impl ServerSession {
         self.heard_ms = self.heard_ms.max(now_ms);
         if let Err(text) = self.allowed(role(frame.kind)) {
             let name = Message::kind_name(frame.kind).unwrap_or("unknown");
-            self.close(Code::OutOfOrder, format!("{name} (frame type {}): {text}", frame.kind));
+            self.close(
+                Code::OutOfOrder,
+                format!("{name} (frame type {}): {text}", frame.kind),
+            );
             return;
         }
         match Message::decode(frame) {
@@ -133,7 +136,9 @@ impl ServerSession {
 
     /// To be called when [`Self::poll_timeout`] is reached; calling it early does nothing.
     pub fn handle_timeout(&mut self, now_ms: u64) {
-        let Some((at_ms, reason)) = self.poll_timeout() else { return };
+        let Some((at_ms, reason)) = self.poll_timeout() else {
+            return;
+        };
         if now_ms < at_ms {
             return;
         }
@@ -161,7 +166,10 @@ impl ServerSession {
 
     /// When [`Self::handle_timeout`] must be called next, and why.
     pub fn poll_timeout(&self) -> Option<(u64, Reason)> {
-        let idle = (self.heard_ms.saturating_add(u64::from(IDLE_TIMEOUT_MS)), Reason::Idle);
+        let idle = (
+            self.heard_ms.saturating_add(u64::from(IDLE_TIMEOUT_MS)),
+            Reason::Idle,
+        );
         let expiry = (self.token_expires_ms, Reason::TokenExpiry);
         match self.phase {
             Phase::Hello | Phase::Token => Some((self.authenticate_by_ms, Reason::Authenticate)),
@@ -196,7 +204,9 @@ impl ServerSession {
     /// answer nothing in flight are dropped.
     pub fn respond(&mut self, message: &Message) {
         let Some(request) = answered(message) else { return };
-        let Some(in_flight) = self.in_flight.get(&request) else { return };
+        let Some(in_flight) = self.in_flight.get(&request) else {
+            return;
+        };
         if *in_flight == InFlight::One || matches!(message, Message::Done(_)) {
             self.in_flight.remove(&request);
         }
@@ -232,7 +242,14 @@ impl ServerSession {
                     until_ms: now_ms.saturating_add(u64::from(deadline_ms)),
                 };
                 let reason = reason.into();
-                self.transmit(&Drain { deadline_ms, reason, edges }.into());
+                self.transmit(
+                    &Drain {
+                        deadline_ms,
+                        reason,
+                        edges,
+                    }
+                    .into(),
+                );
             }
             Phase::Draining { .. } | Phase::Closed => {}
         }
@@ -310,7 +327,10 @@ impl ServerSession {
             .copied()
             .filter(|version| hello.versions.contains(version));
         let Some(version) = common.max() else {
-            let text = format!("this edge speaks {VERSIONS:?}, the client offers {:?}", hello.versions);
+            let text = format!(
+                "this edge speaks {VERSIONS:?}, the client offers {:?}",
+                hello.versions
+            );
             self.close(Code::VersionUnsupported, text);
             return;
         };

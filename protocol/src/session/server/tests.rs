@@ -1,8 +1,8 @@
 use super::*;
 use crate::frame;
 use crate::ids::{
-    ChannelId, ChannelNumber, ClientMessageId, DeviceId, Epoch, GroupId, Position, Seq, SessionId, Ts, UserId,
-    UserNumber,
+    ChannelId, ChannelNumber, ClientMessageId, DeviceId, Epoch, GroupId, Position, Seq, SessionId, Ts,
+    UserId, UserNumber,
 };
 use crate::message::{
     Ack, ClientAck, Deliver, Done, Join, Ping, Place, Resume, Send, Start, Subscribed, Unsubscribe,
@@ -20,7 +20,9 @@ fn sent(session: &mut ServerSession) -> Vec<Message> {
     std::iter::from_fn(|| session.poll_transmit())
         .map(|bytes| {
             let frame = frame::decode(&mut bytes::BytesMut::from(&bytes[..])).expect("framed");
-            Message::decode(&frame.expect("whole")).expect("valid").expect("known")
+            Message::decode(&frame.expect("whole"))
+                .expect("valid")
+                .expect("known")
         })
         .collect()
 }
@@ -103,7 +105,8 @@ fn open() -> ServerSession {
 fn assert_closed(session: &mut ServerSession, code: Code) {
     assert!(session.is_closed());
     let last = sent(session).pop();
-    let told = matches!(&last, Some(Message::Error(error)) if error.request == 0 && error.code == code.number());
+    let told =
+        matches!(&last, Some(Message::Error(error)) if error.request == 0 && error.code == code.number());
     assert!(told, "expected error {code:?}, sent {last:?}");
     let event = events(session).pop();
     let asked = matches!(&event, Some(ServerEvent::Close { code: asked, .. }) if *asked == code);
