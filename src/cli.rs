@@ -11,6 +11,7 @@ mod nodes;
 mod replay;
 mod sdk;
 mod signals;
+mod tell;
 mod tls;
 mod token;
 mod up;
@@ -85,7 +86,7 @@ pub fn run() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: no threads could be started: {error}");
+            tell::note(format_args!("error: no threads could be started: {error}"));
             return ExitCode::from(Exit::CouldNotRun as u8);
         }
     };
@@ -95,7 +96,7 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(failure) => {
-            eprintln!("{failure}");
+            tell::note(&failure);
             ExitCode::from(failure.exit as u8)
         }
     }
@@ -143,6 +144,9 @@ fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A line that cannot be written is dropped. The default is to panic over it: a full disk would
+        // end the threads that report it.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
 }

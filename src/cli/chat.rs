@@ -11,6 +11,7 @@ use super::cluster_file::ClusterFile;
 use super::failure::{Exit, Failure};
 use super::sdk::{self, Sdk};
 use super::signals::Signals;
+use super::tell;
 
 /// Lines of history shown at the start: a terminal's worth.
 const HISTORY: u32 = 20;
@@ -75,7 +76,9 @@ async fn converse(client: &Client, group: &GroupId, channel: &ChannelId) -> Resu
     for entry in &page.entries {
         show(entry.seq, entry.sender.as_str(), &entry.body);
     }
-    eprintln!("{group}/{channel}: a line is a message, Ctrl-D ends");
+    tell::note(format_args!(
+        "{group}/{channel}: a line is a message, Ctrl-D ends"
+    ));
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     let mut sends = JoinSet::new();
     loop {
@@ -100,14 +103,14 @@ async fn converse(client: &Client, group: &GroupId, channel: &ChannelId) -> Resu
 /// Sends a line beside the conversation; it shows up when it is delivered.
 async fn speak(client: Client, group: GroupId, channel: ChannelId, line: String) {
     if let Err(error) = client.send(&group, &channel, line.clone()).await {
-        eprintln!("not sent: {line}\n     why: {error}");
+        tell::note(format_args!("not sent: {line}\n     why: {error}"));
     }
 }
 
 fn show(seq: Seq, sender: &str, body: &[u8]) {
     // A body is anybody's bytes; what could steer the terminal is shown, not obeyed.
     let text: String = String::from_utf8_lossy(body).chars().flat_map(visible).collect();
-    println!("{seq:>6}  {sender}: {text}");
+    tell::say(format_args!("{seq:>6}  {sender}: {text}"));
 }
 
 fn visible(c: char) -> Vec<char> {

@@ -10,6 +10,7 @@ use throng_protocol::ids::NodeId;
 use super::admin::Admin;
 use super::cluster_file::{ClusterFile, NodeRecord};
 use super::failure::{Exit, Failure};
+use super::tell;
 
 /// What can be done.
 #[derive(Debug, Clone, Subcommand)]
@@ -66,12 +67,12 @@ pub async fn run(command: CtlCommand) -> Result<Exit, Failure> {
             std::fs::create_dir_all(&cluster)
                 .map_err(|error| Failure::io("making the folder", &cluster, &error))?;
             file.write(&cluster)?;
-            println!(
+            tell::say(format_args!(
                 "{} says how to reach {} core nodes and {} edges",
                 cluster.join(super::cluster_file::NAME).display(),
                 cores.len(),
                 edges.len()
-            );
+            ));
             Ok(Exit::Holds)
         }
     }
@@ -166,7 +167,7 @@ async fn status(dir: &Path, json: bool) -> Result<Exit, Failure> {
         }
     }
     if json {
-        println!("{}", serde_json::to_string(&status).unwrap_or_default());
+        tell::say(serde_json::to_string(&status).unwrap_or_default());
     } else {
         for line in &status.shards {
             let leader = line
@@ -176,13 +177,13 @@ async fn status(dir: &Path, json: bool) -> Result<Exit, Failure> {
                 .failed
                 .as_ref()
                 .map_or_else(String::new, |why| format!(" STOPPED: {why}"));
-            println!(
+            tell::say(format_args!(
                 "core-{} shard {:<4} leader {leader:<5} term {:<5} log {:<9} applied {}{failed}",
                 line.node, line.shard, line.term, line.last_log, line.applied
-            );
+            ));
         }
         for node in &status.unreachable {
-            println!("{node} does not answer");
+            tell::say(format_args!("{node} does not answer"));
         }
     }
     let whole = status.unreachable.is_empty()

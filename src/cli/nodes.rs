@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::config::{CORE_EXAMPLE, CoreFile, GATEWAY_EXAMPLE, GatewayFile, NodeEntry, Overlay, load};
 use super::failure::{Exit, Failure};
 use super::signals::Signals;
+use super::tell;
 use super::tls;
 
 /// How long a drain may take; a second signal ends it at once.
@@ -123,7 +124,7 @@ pub async fn gateway(args: NodeArgs) -> Result<Exit, Failure> {
 
 /// Tells a supervisor (or a test, or a person) that the node serves.
 fn say_ready() {
-    println!("ready");
+    tell::say("ready");
 }
 
 fn core_config(file: &CoreFile) -> Result<CoreConfig, Failure> {

@@ -26,7 +26,7 @@ impl Signals {
             tokio::spawn(async {
                 let mut byte = [0];
                 while matches!(tokio::io::stdin().read(&mut byte).await, Ok(read) if read > 0) {}
-                eprintln!("the supervisor is gone; ending");
+                super::tell::note("the supervisor is gone; ending");
                 std::process::exit(super::failure::Exit::CouldNotRun as i32);
             });
         }

@@ -53,6 +53,6 @@ pub fn sign(cluster: &ClusterFile, user: &str, lifetime: Duration) -> Result<Str
 /// Prints a token for a user of a cluster.
 pub fn run(dir: &Path, user: &str, seconds: u64) -> Result<(), Failure> {
     let cluster = ClusterFile::read(dir)?;
-    println!("{}", sign(&cluster, user, Duration::from_secs(seconds))?);
+    super::tell::say(sign(&cluster, user, Duration::from_secs(seconds))?);
     Ok(())
 }

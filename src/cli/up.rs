@@ -20,6 +20,7 @@ use super::cluster_file::{ClusterFile, NodeRecord};
 use super::config::{CoreFile, EdgeEntry, GatewayFile, NodeEntry, ShardCounts, TlsFiles};
 use super::failure::{Exit, Failure};
 use super::signals::Signals;
+use super::tell;
 
 /// The arguments of `throng up`.
 #[derive(Debug, Clone, clap::Args)]
@@ -61,7 +62,7 @@ pub async fn run(args: UpArgs) -> Result<Exit, Failure> {
         () = signals.next() => Ok(Exit::Holds),
     };
     if outcome.is_ok() {
-        eprintln!("draining; a second signal stops at once");
+        tell::note("draining; a second signal stops at once");
     }
     system.stop(&mut signals).await;
     outcome
@@ -139,7 +140,7 @@ impl System {
         loop {
             let name = self.step(held).await?;
             if let Some(name) = name {
-                eprintln!("{name}");
+                tell::note(name);
             }
             self.file.write(&held.dir)?;
         }
