@@ -23,7 +23,7 @@ pub enum System {
     /// Somebody else's.
     Running(PathBuf),
     /// Ours, gone with this value.
-    Embedded(Embedded),
+    Embedded(Box<Embedded>),
 }
 
 /// A system of our own: `throng up` on a temporary folder.
@@ -76,7 +76,7 @@ impl System {
                 "look at the lines above; `throng up` on a folder of its own shows more",
             ));
         }
-        Ok(Self::Embedded(Embedded { dir, child, stdin }))
+        Ok(Self::Embedded(Box::new(Embedded { dir, child, stdin })))
     }
 
     /// Drains and stops a system of our own.
