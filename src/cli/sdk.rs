@@ -17,7 +17,11 @@ use super::token;
 /// clients, one each would be a thousand descriptors.
 const SOCKETS: usize = 16;
 
-/// How long a client tries to connect at first.
+/// How long a link may be silent before it is probed: these clients have no battery, and one that only
+/// listens should learn soon that its edge is gone.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// How long a client tries to connect at first; the patience of its requests if that is longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes clients.
@@ -35,7 +39,7 @@ impl Sdk {
     pub fn new(file: &ClusterFile, patience: Duration) -> Result<Self, Failure> {
         let trust = Trust::ca_file(&file.ca_cert).map_err(|error| super::tls::failure(&error))?;
         let endpoint = || {
-            let made = ClientEndpoint::new(&trust);
+            let made = ClientEndpoint::with_keep_alive(&trust, KEEP_ALIVE);
             made.map(Arc::new).map_err(|error| {
                 Failure::new(error.to_string(), "this machine", "free a UDP port and try again")
             })
@@ -73,7 +77,7 @@ impl Sdk {
         let config = ClientConfig {
             endpoint: self.endpoints.get(turn % SOCKETS).cloned(),
             request_deadline: self.patience,
-            connect_timeout: CONNECT_TIMEOUT,
+            connect_timeout: self.patience.max(CONNECT_TIMEOUT),
             ..ClientConfig::new(self.file.edges.clone(), self.trust.clone(), tokens, device)
         };
         Client::connect(config)

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls_pki_types::CertificateDer;
@@ -86,11 +87,22 @@ pub struct ClientEndpoint {
 }
 
 impl ClientEndpoint {
-    /// Opens a socket on a free port. Must be called inside a tokio runtime.
+    /// Opens a socket on a free port. Must be called inside a tokio runtime. Links are silent while
+    /// nothing is sent, apart from the pings of their sessions: a phone's radio sleeps meanwhile.
     pub fn new(trust: &Trust) -> Result<Self, BindError> {
+        Self::open(trust, None)
+    }
+
+    /// [`Self::new`], with a probe on every link that was silent for a time. For clients on mains
+    /// power, which learn so within that time that an edge they only listen to is gone.
+    pub fn with_keep_alive(trust: &Trust, interval: Duration) -> Result<Self, BindError> {
+        Self::open(trust, Some(interval))
+    }
+
+    fn open(trust: &Trust, keep_alive: Option<Duration>) -> Result<Self, BindError> {
         let endpoint = socket::endpoint(socket::bind_any()?, None, None)?;
         let mut config = quinn::ClientConfig::new(trust.crypto.clone());
-        config.transport_config(client_transport());
+        config.transport_config(client_transport(keep_alive));
         Ok(Self { endpoint, config })
     }
 

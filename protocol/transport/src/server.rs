@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
@@ -61,6 +61,7 @@ pub struct ServerEndpoint {
     endpoint: quinn::Endpoint,
     limits: Limits,
     handshakes: Arc<AtomicUsize>,
+    refusing: AtomicBool,
 }
 
 impl ServerEndpoint {
@@ -73,6 +74,7 @@ impl ServerEndpoint {
             endpoint,
             limits,
             handshakes: Arc::default(),
+            refusing: AtomicBool::new(false),
         })
     }
 
@@ -87,7 +89,8 @@ impl ServerEndpoint {
         loop {
             let incoming = self.endpoint.accept().await?;
             let open = self.handshakes.load(Ordering::Relaxed);
-            if open >= self.limits.handshakes_max
+            if self.refusing.load(Ordering::Relaxed)
+                || open >= self.limits.handshakes_max
                 || self.endpoint.open_connections() >= self.limits.connections_max
             {
                 incoming.refuse();
@@ -116,7 +119,7 @@ impl ServerEndpoint {
 
     /// Refuses new connections from now on; open ones go on.
     pub fn refuse_new(&self) {
-        self.endpoint.set_server_config(None);
+        self.refusing.store(true, Ordering::Relaxed);
     }
 
     /// Connections, handshakes included.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
-use throng_protocol::limits::IDLE_TIMEOUT_MS;
+use throng_protocol::limits::{IDLE_TIMEOUT_MS, LIVE_LANES};
 
 /// Streams a client may open: one control stream, and room for later kinds. quinn allocates every
 /// slot at once, so each costs memory of idle connections.
@@ -35,10 +35,13 @@ pub const INCOMING_BUFFER_TOTAL: u64 = 4 * 1024 * 1024;
 pub const CLIENT_BIDI_STREAMS: u32 = 2;
 /// One-way streams a server may open: `LIVE_LANES` live lanes, a bulk stream, and room.
 pub const CLIENT_UNI_STREAMS: u32 = 8;
-/// Unread bytes a client holds per stream: 5 MB/s of catch-up at 100 ms.
-pub const CLIENT_STREAM_WINDOW: u32 = 512 * 1024;
+/// Unread bytes a client holds per stream: 2.5 MB/s of catch-up at 100 ms.
+pub const CLIENT_STREAM_WINDOW: u32 = 256 * 1024;
 /// Unread bytes a client holds.
 pub const CLIENT_WINDOW: u32 = 2 * 1024 * 1024;
+// An application that does not take its deliveries stops all streams of deliveries. Answers and pongs
+// must still come, so those streams together leave room; quinn announces a window in eighths.
+const _: () = assert!((LIVE_LANES as u32 + 2) * CLIENT_STREAM_WINDOW + CLIENT_WINDOW / 8 <= CLIENT_WINDOW);
 /// Unacknowledged bytes of a client: several largest bodies.
 pub const CLIENT_SEND_WINDOW: u64 = 1024 * 1024;
 /// Datagram bytes a client holds.
@@ -102,7 +105,7 @@ pub(crate) fn server_transport() -> Arc<TransportConfig> {
     Arc::new(transport)
 }
 
-pub(crate) fn client_transport() -> Arc<TransportConfig> {
+pub(crate) fn client_transport(keep_alive: Option<Duration>) -> Arc<TransportConfig> {
     let mut transport = base(idle(Duration::from_millis(u64::from(IDLE_TIMEOUT_MS))));
     transport
         .max_concurrent_bidi_streams(CLIENT_BIDI_STREAMS.into())
@@ -111,7 +114,8 @@ pub(crate) fn client_transport() -> Arc<TransportConfig> {
         .receive_window(CLIENT_WINDOW.into())
         .send_window(CLIENT_SEND_WINDOW)
         .datagram_receive_buffer_size(Some(CLIENT_DATAGRAM_BUFFER))
-        .datagram_send_buffer_size(CLIENT_DATAGRAM_BUFFER);
+        .datagram_send_buffer_size(CLIENT_DATAGRAM_BUFFER)
+        .keep_alive_interval(keep_alive);
     Arc::new(transport)
 }
 

@@ -13,6 +13,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Bytes the kernel may hold per socket and direction: bursts of a whole fan-out wait there. The
 /// kernel grants less if `net.core.rmem_max` or `wmem_max` is lower.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
+/// Between two stateless resets of a socket: ten thousand a second, a hundredth of what it can send.
+const RESET_INTERVAL: Duration = Duration::from_micros(100);
 /// Bytes of a connection id: enough that random ids never meet.
 const CID_BYTES: usize = 8;
 
@@ -99,6 +101,9 @@ pub(crate) fn endpoint(
         Some(secret) => EndpointConfig::new(Arc::new(secret.at(addr))),
         None => EndpointConfig::default(),
     };
+    // A restarted edge tells thousands of clients that it is new; quinn's default of one in 20 ms would
+    // leave most of them waiting. A reset is smaller than the packet it answers, so it amplifies nothing.
+    config.min_reset_interval(RESET_INTERVAL);
     // quinn's own generator drops packets of connections of an earlier process unanswered.
     config.cid_generator(|| Box::new(RandomCids));
     quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime))

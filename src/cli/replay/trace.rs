@@ -63,6 +63,14 @@ impl Trace {
                 )
             })?);
         }
+        if lines.is_empty() {
+            let place = path.display().to_string();
+            return Err(Failure::usage(
+                "there is no message to play",
+                place,
+                "give a trace, and a --limit of 1 or more",
+            ));
+        }
         Ok(Self::new(lines))
     }
 
