@@ -12,12 +12,14 @@ use parking_lot::Mutex;
 use throng_fanout::RingLimits;
 use throng_protocol::cluster::ChannelInfo;
 use throng_protocol::ids::ChannelNumber;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use channel::{Channel, SubscribeFailure};
 pub(crate) use outbox::Outbox;
 
 use crate::clock::Clock;
+use crate::limits::HEAD_READS_MAX;
 use crate::metrics::{Metrics, gauge};
 use crate::upstream::Upstream;
 use lane::Lanes;
@@ -30,6 +32,8 @@ pub(crate) struct Channels {
     upstream: Arc<Upstream>,
     lanes: Lanes,
     metrics: Metrics,
+    /// Bounds the heads asked for at once.
+    heads: Semaphore,
     /// Ends all feeds.
     stop: CancellationToken,
     followed: Mutex<HashMap<ChannelNumber, Arc<Channel>>>,
@@ -43,6 +47,7 @@ impl Channels {
             lanes: Lanes::new(Arc::clone(&upstream)),
             upstream,
             metrics,
+            heads: Semaphore::new(HEAD_READS_MAX),
             stop: CancellationToken::new(),
             followed: Mutex::new(HashMap::new()),
         }

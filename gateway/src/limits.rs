@@ -71,6 +71,18 @@ pub(crate) const FOLLOW_BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// Longest wait before a channel is followed elsewhere.
 pub(crate) const FOLLOW_BACKOFF_MAX: Duration = Duration::from_secs(1);
 
+/// How often a channel's head is asked for while its feed does not come from the leader: a replica may
+/// fall behind without saying so, and this bounds how late its deliveries are.
+pub(crate) const HEAD_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How old a leader's last answer may be before one of its channels asks for its head: one that was
+/// deposed behind a partition says nothing. One answer serves all channels of the shard.
+pub(crate) const HEAD_INTERVAL_LED: Duration = Duration::from_secs(10);
+
+/// Heads asked for at once, all channels together: after an election everybody wants to know, and
+/// the first answer tells who leads.
+pub(crate) const HEAD_READS_MAX: usize = 16;
+
 /// Feed requests that wait for a lane's writer.
 pub(crate) const FEED_QUEUE_MAX: usize = 1_024;
 

@@ -61,13 +61,20 @@ pub(crate) struct Upstream {
     map: watch::Sender<Option<Arc<ClusterMap>>>,
     /// Notified when something suggests that the map is old.
     doubt: Notify,
-    leaders: Mutex<HashMap<ShardId, NodeId>>,
+    leaders: Mutex<HashMap<ShardId, Led>>,
     /// Counts changes of `leaders`.
     led: watch::Sender<u64>,
     /// Nodes that did not answer, and when: asked last for a while by those who know no leader.
     silent: Mutex<HashMap<NodeId, Instant>>,
     turn: AtomicUsize,
     metrics: Metrics,
+}
+
+/// Who leads a shard, and when it last answered as its leader.
+#[derive(Debug, Clone, Copy)]
+struct Led {
+    node: NodeId,
+    at: Instant,
 }
 
 /// Why one attempt at one node has no reply.
@@ -95,7 +102,14 @@ impl Upstream {
 
     /// The node that leads a shard, as far as its last answer tells.
     pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
-        self.leaders.lock().get(&shard).copied()
+        self.leaders.lock().get(&shard).map(|led| led.node)
+    }
+
+    /// Whether a node has answered as a shard's leader within this time.
+    pub fn led_by(&self, shard: ShardId, node: NodeId, within: Duration) -> bool {
+        let leaders = self.leaders.lock();
+        let led = leaders.get(&shard).filter(|led| led.node == node);
+        led.is_some_and(|led| led.at.elapsed() < within)
     }
 
     /// Tells of changes of leaders.
@@ -286,8 +300,9 @@ impl Upstream {
     fn learn(&self, shard: Option<ShardId>, node: NodeId) {
         self.silent.lock().remove(&node);
         let Some(shard) = shard else { return };
-        let before = self.leaders.lock().insert(shard, node);
-        if before != Some(node) {
+        let at = Instant::now();
+        let before = self.leaders.lock().insert(shard, Led { node, at });
+        if before.map(|led| led.node) != Some(node) {
             self.led.send_modify(|changes| *changes += 1);
         }
     }
@@ -295,7 +310,7 @@ impl Upstream {
     fn unlearn(&self, shard: Option<ShardId>, node: NodeId) {
         if let Some(shard) = shard {
             let mut leaders = self.leaders.lock();
-            if leaders.get(&shard) == Some(&node) {
+            if leaders.get(&shard).is_some_and(|led| led.node == node) {
                 leaders.remove(&shard);
             }
         }

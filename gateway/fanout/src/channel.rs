@@ -183,6 +183,15 @@ impl ChannelFanout {
         }
     }
 
+    /// The log of an epoch ends at `head`, as a quorum knows it: asks for what the feed has not
+    /// brought. Says nothing before the feed opened, or of another epoch; the feed tells of that.
+    pub fn on_head(&mut self, epoch: Epoch, head: Seq, effects: &mut Vec<Effect>) {
+        if let Some(open) = self.open.as_mut().filter(|open| open.epoch == epoch) {
+            open.known = open.known.max(head);
+            open.refetch_if_behind(effects);
+        }
+    }
+
     /// The feed was lost; asks to follow again from what is held.
     pub fn on_lost(&mut self, effects: &mut Vec<Effect>) {
         let position = self.position().unwrap_or_default();

@@ -236,6 +236,19 @@ impl Channel {
         self.settle(&mut inner);
     }
 
+    /// The end of the log as a quorum knows it; what the feed has not brought is read.
+    pub(super) fn on_head(self: &Arc<Self>, epoch: Epoch, head: Seq) {
+        let mut inner = self.inner.lock();
+        let Inner { fanout, effects, .. } = &mut *inner;
+        fanout.on_head(epoch, head, effects);
+        self.settle(&mut inner);
+    }
+
+    /// The node whose feed counts.
+    pub(super) fn source(&self) -> Option<NodeId> {
+        self.inner.lock().node
+    }
+
     /// Takes what the feed task has to do.
     pub(super) fn jobs(&self) -> Jobs {
         std::mem::take(&mut self.inner.lock().jobs)

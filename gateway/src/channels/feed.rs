@@ -1,16 +1,23 @@
 //! The task that keeps one channel fed: from the leader of its shard if that is known, from any
 //! replica otherwise, and from the next one when a feed is lost, refused or silent.
+//!
+//! A replica that lags may keep its lane alive and say nothing, so the task also asks the leader for
+//! the channel's head: often while the feed comes from elsewhere, rarely otherwise. That tells who
+//! leads, and what the feed has not brought.
 
 use std::sync::Arc;
 
-use throng_protocol::cluster::Direction;
+use futures_util::future::BoxFuture;
+use throng_protocol::cluster::{Direction, Page};
 use throng_protocol::ids::{NodeId, Seq};
 use throng_protocol::limits::PAGE_ENTRIES_MAX;
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use super::channel::Jobs;
 use super::{Channel, Channels};
-use crate::limits::{FOLLOW_BACKOFF_MAX, FOLLOW_BACKOFF_MIN, FOLLOW_TIMEOUT, PAGE_RETRY};
+use crate::limits::{
+    FOLLOW_BACKOFF_MAX, FOLLOW_BACKOFF_MIN, FOLLOW_TIMEOUT, HEAD_INTERVAL, HEAD_INTERVAL_LED, PAGE_RETRY,
+};
 use crate::upstream::{Deadline, jittered};
 
 /// Where a channel's feed comes from.
@@ -22,6 +29,8 @@ struct Feed {
     answer_by: Option<Instant>,
     /// Attempts since a feed last opened.
     attempts: u32,
+    /// When the channel's head is asked for.
+    head_at: Instant,
 }
 
 /// Keeps a channel fed until nobody uses it any more.
@@ -33,7 +42,9 @@ pub(super) async fn run(channels: Arc<Channels>, channel: Arc<Channel>) {
         node: None,
         answer_by: None,
         attempts: 0,
+        head_at: Instant::now(),
     };
+    let mut asked: Option<BoxFuture<'static, Option<Page>>> = None;
     loop {
         let jobs = feed.channel.jobs();
         if jobs.unfollow {
@@ -52,6 +63,11 @@ pub(super) async fn run(channels: Arc<Channels>, channel: Arc<Channel>) {
                 tracing::debug!(channel = %feed.channel.info().number, "a node opens no feed");
                 feed.follow(None).await;
             }
+            () = sleep_until(feed.head_at), if asked.is_none() => asked = Some(feed.ask_head()),
+            page = answered(&mut asked) => {
+                asked = None;
+                feed.on_head(page).await;
+            }
             () = at(linger) => feed.channel.handle_timeout(),
         }
     }
@@ -61,6 +77,14 @@ pub(super) async fn run(channels: Arc<Channels>, channel: Arc<Channel>) {
 async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for an answer, for ever if nothing is asked. Cancel-safe.
+async fn answered(asked: &mut Option<BoxFuture<'static, Option<Page>>>) -> Option<Page> {
+    match asked {
+        Some(asked) => asked.await,
         None => std::future::pending().await,
     }
 }
@@ -102,6 +126,7 @@ impl Feed {
             self.channels.lanes.unfollow(before, number);
         }
         self.node = Some(node);
+        self.head_at = self.head_at.min(Instant::now() + jittered(HEAD_INTERVAL));
         let position = self.channel.follow_at(node);
         self.answer_by = Some(Instant::now() + FOLLOW_TIMEOUT);
         if let Err(error) = self.channels.lanes.follow(node, &self.channel, position).await {
@@ -129,6 +154,40 @@ impl Feed {
             self.channels.metrics.refollows.inc();
             self.follow_at(leader).await;
         }
+    }
+
+    /// Asks for the end of the log, unless the feed's node was a moment ago the leader.
+    fn ask_head(&self) -> BoxFuture<'static, Option<Page>> {
+        let (channels, channel) = (Arc::clone(&self.channels), Arc::clone(&self.channel));
+        Box::pin(async move {
+            // Never closed.
+            let _asking = channels.heads.acquire().await;
+            let (upstream, info) = (&channels.upstream, channel.info());
+            let led = |node| upstream.led_by(info.shard, node, HEAD_INTERVAL_LED);
+            if channel.source().is_some_and(led) {
+                return None;
+            }
+            let by = Deadline::start();
+            let newest = upstream.page(info, Seq(u64::MAX), Direction::Before, 1, by);
+            match newest.await {
+                Ok(page) => Some(page),
+                Err(error) => {
+                    tracing::debug!(channel = %info.number, %error, "a channel's head cannot be read");
+                    None
+                }
+            }
+        })
+    }
+
+    async fn on_head(&mut self, page: Option<Page>) {
+        if let Some(page) = page {
+            self.channel.on_head(page.epoch, page.head);
+            self.move_to_leader().await;
+        }
+        let leader = self.channels.upstream.leader(self.channel.info().shard);
+        let led = leader.is_some() && leader == self.node;
+        let interval = if led { HEAD_INTERVAL_LED } else { HEAD_INTERVAL };
+        self.head_at = Instant::now() + jittered(interval);
     }
 
     async fn refetch(&self, from: Seq) {

@@ -23,11 +23,17 @@ use throng_protocol::placement::{ClusterMap, NodeInfo};
 use throng_transport::cluster::{LaneReader, LaneWriter};
 use throng_transport::dev_ca::DevCa;
 use throng_transport::{ClusterConnection, ClusterEndpoint, ClusterTls, serve_rpc};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 pub const CLUSTER: &str = "test";
 pub const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
 pub const EPOCH: Epoch = Epoch(1);
+
+/// The node that leads all shards.
+pub const LEADER: NodeId = NodeId(1);
+
+/// A node that lags behind without saying so, if there is one.
+const FOLLOWER: NodeId = NodeId(2);
 
 /// What the stand-in holds and how it misbehaves when told to.
 #[derive(Debug)]
@@ -45,6 +51,10 @@ pub struct State {
     pub grants: AtomicUsize,
     pub appends: AtomicUsize,
     pub pages: AtomicUsize,
+    /// Readings of an app's keys.
+    pub apps: AtomicUsize,
+    /// Holds the answer to the next grant: told when it is made, and waits until it may go.
+    pub hold_grant: Mutex<Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>>,
     pub no_leader: AtomicBool,
     /// Bumped to end all feed lanes.
     pub cut_feeds: watch::Sender<usize>,
@@ -70,6 +80,8 @@ impl State {
             grants: AtomicUsize::new(0),
             appends: AtomicUsize::new(0),
             pages: AtomicUsize::new(0),
+            apps: AtomicUsize::new(0),
+            hold_grant: Mutex::default(),
             no_leader: AtomicBool::new(false),
             cut_feeds: watch::Sender::new(0),
             skip: AtomicUsize::new(0),
@@ -129,13 +141,16 @@ impl State {
         }
         match request {
             Request::Map => Ok(Reply::Map(self.map.lock().clone())),
-            Request::App { app } => Ok(Reply::App((app.as_str() == "app").then(|| {
-                vec![AppKey {
-                    kid: "1".to_owned(),
-                    algorithm: TokenAlgorithm::Hs256,
-                    material: Bytes::from_static(SECRET),
-                }]
-            }))),
+            Request::App { app } => {
+                self.apps.fetch_add(1, Ordering::SeqCst);
+                Ok(Reply::App((app.as_str() == "app").then(|| {
+                    vec![AppKey {
+                        kid: "1".to_owned(),
+                        algorithm: TokenAlgorithm::Hs256,
+                        material: Bytes::from_static(SECRET),
+                    }]
+                })))
+            }
             Request::User { user, .. } => {
                 let mut users = self.users.lock();
                 let next = UserNumber(users.len() as u64 + 1);
@@ -197,7 +212,25 @@ impl State {
         }))
     }
 
-    async fn feed(&self, mut writer: LaneWriter, mut reader: LaneReader) {
+    async fn answer_of(&self, node: NodeId, request: Request) -> Answer {
+        let any = matches!(request, Request::Map | Request::App { .. });
+        if node != LEADER && !any {
+            return Err(Refusal::NotLeader { leader: None });
+        }
+        let held = match request {
+            Request::Grant { .. } => self.hold_grant.lock().take(),
+            _ => None,
+        };
+        let answer = self.answer(request);
+        if let Some((made, go)) = held {
+            made.send(()).unwrap();
+            let _ = go.await;
+        }
+        answer
+    }
+
+    /// Feeds channels; a node that does not lead opens feeds and brings nothing.
+    async fn feed(&self, node: NodeId, mut writer: LaneWriter, mut reader: LaneReader) {
         let mut grown = self.grown.subscribe();
         let mut cut = self.cut_feeds.subscribe();
         let mut feeds: BTreeMap<ChannelNumber, Seq> = BTreeMap::new();
@@ -226,7 +259,7 @@ impl State {
                     mut prev,
                     ..
                 } = self.page(*channel, *sent, Direction::After, 300);
-                let Some(last) = entries.last().map(|entry| entry.seq) else {
+                let Some(last) = entries.last().map(|entry| entry.seq).filter(|_| node == LEADER) else {
                     continue;
                 };
                 let skip = self.skip.swap(0, Ordering::SeqCst).min(entries.len() - 1);
@@ -268,10 +301,22 @@ impl Edge {
     }
 
     pub async fn with(limits: GatewayLimits) -> Self {
+        Self::with_cores(limits, &[LEADER]).await
+    }
+
+    /// With a follower that lags behind.
+    pub async fn with_follower() -> Self {
+        Self::with_cores(GatewayLimits::default(), &[LEADER, FOLLOWER]).await
+    }
+
+    async fn with_cores(limits: GatewayLimits, nodes: &[NodeId]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ca = DevCa::open(folder.path()).unwrap();
         let core = Arc::new(State::new());
-        let address = start_core(&ca, &core);
+        let nodes: Vec<NodeInfo> = nodes.iter().map(|node| start_core(&ca, &core, *node)).collect();
+        let address = nodes[0].address.clone();
+        let replicas = nodes.len();
+        *core.map.lock() = ClusterMap::initial(nodes, 1, 1, replicas);
         let public = ca.server("edge", &[]).unwrap();
         let node = ca.node(PeerId::Edge(EdgeId(1)), CLUSTER).unwrap();
         let config = GatewayConfig {
@@ -280,10 +325,7 @@ impl Edge {
             cluster: CLUSTER.to_owned(),
             listen: ([127, 0, 0, 1], 0).into(),
             observe: Some(([127, 0, 0, 1], 0).into()),
-            cores: vec![CoreAddress {
-                id: NodeId(1),
-                address: address.to_string(),
-            }],
+            cores: vec![CoreAddress { id: LEADER, address }],
             tls: ClientTlsFiles {
                 cert: public.cert,
                 key: public.key,
@@ -308,38 +350,39 @@ impl Edge {
     }
 }
 
-fn start_core(ca: &DevCa, state: &Arc<State>) -> SocketAddr {
-    let files = ca.node(PeerId::Core(NodeId(1)), CLUSTER).unwrap();
+fn start_core(ca: &DevCa, state: &Arc<State>, node: NodeId) -> NodeInfo {
+    let files = ca.node(PeerId::Core(node), CLUSTER).unwrap();
     let tls = ClusterTls::load(&files.ca, &files.cert, &files.key, CLUSTER).unwrap();
     let endpoint = ClusterEndpoint::bind(([127, 0, 0, 1], 0).into(), &tls).unwrap();
     let addr = endpoint.local_addr().unwrap();
-    let node = NodeInfo {
-        id: NodeId(1),
-        address: addr.to_string(),
-    };
-    *state.map.lock() = ClusterMap::initial(vec![node], 1, 1, 1);
     let state = Arc::clone(state);
     tokio::spawn(async move {
         while let Some(handshake) = endpoint.accept().await {
             let connection = handshake.finish(Duration::from_secs(5)).await;
             if let Ok(connection) = connection {
-                tokio::spawn(serve(Arc::clone(&state), connection));
+                tokio::spawn(serve(Arc::clone(&state), node, connection));
             }
         }
     });
-    addr
+    NodeInfo {
+        id: node,
+        address: addr.to_string(),
+    }
 }
 
-async fn serve(state: Arc<State>, connection: ClusterConnection) {
+async fn serve(state: Arc<State>, node: NodeId, connection: ClusterConnection) {
     while let Ok((kind, writer, reader)) = connection.accept_lane().await {
         let state = Arc::clone(&state);
         tokio::spawn(async move {
             if kind == FEED_LANE {
-                return state.feed(writer, reader).await;
+                return state.feed(node, writer, reader).await;
             }
             let handler = |payload: Bytes| {
                 let state = Arc::clone(&state);
-                async move { cluster::encode(&state.answer(cluster::decode(&payload).unwrap())) }
+                async move {
+                    let request = cluster::decode(&payload).unwrap();
+                    cluster::encode(&state.answer_of(node, request).await)
+                }
             };
             let _ = serve_rpc(writer, reader, handler, 64).await;
         });

@@ -477,3 +477,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_head_that_the_feed_has_not_brought_is_read_and_one_of_another_epoch_is_not() {
+    let mut fanout = opened(3, SMALL);
+    let mut effects = Vec::new();
+    fanout.on_head(EPOCH, Seq(3), &mut effects);
+    fanout.on_head(Epoch(2), Seq(9), &mut effects);
+    assert_eq!(effects, vec![]);
+    fanout.on_head(EPOCH, Seq(5), &mut effects);
+    fanout.on_head(EPOCH, Seq(6), &mut effects);
+    assert_eq!(
+        effects,
+        vec![Effect::Refetch { from: Seq(3) }],
+        "one page at a time"
+    );
+    fanout.on_page(EPOCH, Seq(3), &entries(4..=6), &mut effects);
+    assert_eq!((fanout.position(), effects.len()), (Some(at(6)), 1));
+}
