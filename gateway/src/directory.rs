@@ -49,7 +49,8 @@ pub(crate) struct Directory {
     forgotten: AtomicU64,
     channels: Cache<ChannelKey, Arc<ChannelInfo>>,
     asked_users: Coalesce<UserKey, Answered<UserNumber>>,
-    asked_grants: Coalesce<GrantKey, Answered<Grant>>,
+    /// By `forgotten` as well: an answer from before a membership changed is nobody's after it.
+    asked_grants: Coalesce<(GrantKey, u64), Answered<Grant>>,
     asked_channels: Coalesce<ChannelKey, Answered<Arc<ChannelInfo>>>,
 }
 
@@ -113,7 +114,7 @@ impl Directory {
         let upstream = Arc::clone(&self.upstream);
         let (who, group) = (who.clone(), group.clone());
         let until = Instant::now() + GRANT_TTL;
-        let asked = self.asked_grants.ask(key.clone(), || async move {
+        let asked = self.asked_grants.ask((key.clone(), forgotten), || async move {
             let request = Request::Grant {
                 app: who.app.clone(),
                 group: group.clone(),

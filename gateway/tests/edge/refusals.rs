@@ -7,7 +7,8 @@ use throng_protocol::cluster::Refusal;
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelNumber, ClientMessageId, GroupId, Position, UserId};
 use throng_protocol::limits::BODY_BYTES_MAX;
-use throng_protocol::message::{self, Message, Subscribe, Unsubscribe};
+use throng_protocol::message::{self, Join, Message, Subscribe, Unsubscribe};
+use tokio::sync::oneshot;
 
 use crate::client::Client;
 use crate::stand_in::{Edge, channel, group};
@@ -173,4 +174,45 @@ async fn a_core_that_does_not_answer_at_all_makes_requests_unavailable_in_bounde
     assert!(matches!(answer, Message::Error(error) if error.code == 500));
     assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
     client.expect_closed(500).await;
+}
+
+#[tokio::test]
+async fn a_send_after_a_join_is_not_judged_by_an_answer_from_before_it() {
+    let edge = Edge::start().await;
+    edge.core.strangers.lock().push(UserId::new("eve").unwrap());
+    let mut early = Client::open(&edge, "eve").await;
+    let mut late = Client::open(&edge, "eve").await;
+    let (made, was_made) = oneshot::channel();
+    let (go, may_go) = oneshot::channel();
+    *edge.core.hold_grant.lock() = Some((made, may_go));
+    let subscribe = Subscribe {
+        request: early.next_request(),
+        group: group(),
+        channel: channel(1),
+        position: Position::default(),
+    };
+    early.say(subscribe).await;
+    was_made.await.unwrap();
+    let request = late.next_request();
+    late.say(Join {
+        request,
+        group: group(),
+    })
+    .await;
+    assert!(matches!(late.hear().await, Message::Done(_)));
+    edge.core.strangers.lock().clear();
+    let request = late.next_request();
+    late.say(message::Send {
+        request,
+        group: group(),
+        channel: channel(1),
+        client_message_id: ClientMessageId(1),
+        first_attempt_ms: 1,
+        body: "x".into(),
+    })
+    .await;
+    // Only an answer of its own comes before the older one may go.
+    assert!(matches!(late.hear().await, Message::Ack(ack) if ack.request == request));
+    go.send(()).unwrap();
+    early.expect_refusal(302).await;
 }
