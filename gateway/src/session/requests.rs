@@ -238,7 +238,8 @@ impl Requests {
         loop {
             let channel = self.shared.channels.follow(&info);
             if !channel.opened(by).await {
-                return Err(Refused::unavailable("the channel could not be followed in time"));
+                let refused = Refused::unavailable("the channel could not be followed in time");
+                return self.give_up(reserved, &info, refused);
             }
             match self.member.reserve(&channel) {
                 Reserved::Full => {
@@ -276,6 +277,11 @@ impl Requests {
                         }),
                         Err(refused) => return self.give_up(reserved, &info, refused),
                     };
+                }
+                // The log that was read is of another epoch than the feed, which is about to follow.
+                Err(SubscribeFailure::Fanout(SubscribeError::HeadNeeded)) if !by.passed() => {
+                    log = None;
+                    by.wait(ELECTION_WAIT).await;
                 }
                 Err(_) if !by.passed() => tokio::time::sleep(Duration::from_millis(5)).await,
                 Err(_) => {
