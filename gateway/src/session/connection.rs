@@ -2,7 +2,7 @@
 //!
 //! It owns the session machine: feeds it frames, outcomes and the time, and does what it says. While
 //! it waits to write, it reads nothing, so a client that does not read its answers is not read from
-//! either.
+//! either. A drain and the end of the link are noticed all the same.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use throng_protocol::limits::{
     SUBSCRIPTIONS_MAX,
 };
 use throng_protocol::message::{Done, Welcome};
-use throng_protocol::session::server::{ServerEvent, ServerSession};
+use throng_protocol::session::server::{Reason, ServerEvent, ServerSession};
 use throng_transport::{FrameReadError, FrameReader, FrameWriter, Link};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Duration, Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Duration, Instant, sleep_until, timeout};
 
 use super::member::Member;
 use super::requests::{Answer, Requests};
@@ -52,6 +52,7 @@ pub(crate) async fn run(shared: Arc<Shared>, link: Arc<dyn Link>) {
         writer,
         work: Work::default(),
         requests: None,
+        unwritten: Vec::new(),
         attach: Vec::new(),
         tasks: JoinSet::new(),
         shared,
@@ -83,6 +84,8 @@ struct Connection {
     work: Work,
     /// There is one once the session is open.
     requests: Option<Requests>,
+    /// Frames of which some may be written in part: nothing else is written before them.
+    unwritten: Vec<Bytes>,
     /// Channels whose deliveries begin when what is to be written is written.
     attach: Vec<Arc<Channel>>,
     /// The writer of deliveries, once there is something to deliver.
@@ -169,24 +172,14 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes all frames of the machine; a client that does not read them in time is given up.
+    /// Writes all frames of the machine.
     async fn flush(&mut self) -> Result<(), End> {
-        let mut frames: Vec<Bytes> = std::iter::from_fn(|| self.session.poll_transmit()).collect();
-        if !frames.is_empty() {
-            // Only a closed session has no next wake-up, and it is not written to here.
-            let wake = self.session.poll_timeout().map_or(0, |(at, _)| at);
-            let until = self.shared.clock.instant(wake);
-            match timeout_at(until, self.writer.write(&mut frames)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(End::Gone),
-                Err(_) => {
-                    let reason = "the client does not read its answers".to_owned();
-                    return Err(End::Close {
-                        code: Code::Timeout,
-                        reason,
-                    });
-                }
+        loop {
+            self.unwritten = std::iter::from_fn(|| self.session.poll_transmit()).collect();
+            if self.unwritten.is_empty() {
+                break;
             }
+            self.write().await?;
         }
         if let Some(requests) = &self.requests {
             let member = &requests.member;
@@ -195,6 +188,36 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Writes what is unwritten; a client that does not read it in time is given up.
+    async fn write(&mut self) -> Result<(), End> {
+        loop {
+            // Only a closed session has no next wake-up, and it is not written to here.
+            let (at_ms, reason) = self.session.poll_timeout().unwrap_or((0, Reason::Idle));
+            let until = self.shared.clock.instant(at_ms);
+            tokio::select! {
+                // Begun again after the other events, with the same frames.
+                written = self.writer.write(&mut self.unwritten) => {
+                    return written.map_err(|_| End::Gone);
+                }
+                () = sleep_until(until) => match reason {
+                    Reason::Idle | Reason::Authenticate => {
+                        let reason = "the client does not read its answers".to_owned();
+                        return Err(End::Close {
+                            code: Code::Timeout,
+                            reason,
+                        });
+                    }
+                    Reason::TokenExpiry | Reason::Drain => {
+                        self.session.handle_timeout(self.shared.clock.now_ms());
+                    }
+                },
+                Ok(()) = self.drain.changed() => self.draining(),
+                _ = self.link.closed() => return Err(End::Gone),
+            }
+            self.events()?;
+        }
     }
 
     fn authenticate(&mut self, token: String) {
@@ -308,7 +331,8 @@ impl Connection {
 
     /// Gives the last frames a moment to arrive: closing throws away what is on its way.
     async fn farewell(&mut self) {
-        let mut frames: Vec<Bytes> = std::iter::from_fn(|| self.session.poll_transmit()).collect();
+        let mut frames = std::mem::take(&mut self.unwritten);
+        frames.extend(std::iter::from_fn(|| self.session.poll_transmit()));
         self.tasks.abort_all();
         let last = async {
             if self.writer.write(&mut frames).await.is_ok() {

@@ -4,15 +4,15 @@ use std::time::{Duration, Instant};
 
 use throng_gateway::{Gateway, GatewayError};
 use throng_protocol::cluster::PeerId;
-use throng_protocol::ids::{EdgeId, NodeId};
-use throng_protocol::message::Message;
+use throng_protocol::ids::{EdgeId, NodeId, Seq};
+use throng_protocol::message::{Direction, History, Message};
 use throng_transport::Link;
 use throng_transport::dev_ca::DevCa;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::client::Client;
-use crate::stand_in::{CLUSTER, Edge};
+use crate::stand_in::{CLUSTER, Edge, channel, group};
 
 #[tokio::test]
 async fn a_drain_tells_clients_where_to_go_and_ends_when_they_have_left() {
@@ -43,6 +43,31 @@ async fn a_client_that_stays_is_closed_with_502_at_the_deadline() {
     let gateway = edge.gateway.take().unwrap();
     let draining = tokio::spawn(gateway.drain(Duration::from_millis(300)));
     client.expect_close(502).await;
+    assert!(draining.await.unwrap() <= 1);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_no_answers_is_closed_at_the_drain_deadline_all_the_same() {
+    let mut edge = Edge::start().await;
+    for key in 1..=4 {
+        edge.core.append(1, key, vec![0; 30 * 1024].into());
+    }
+    let mut client = Client::open(&edge, "ann").await;
+    // Many times what the window of a stream holds.
+    for _ in 0..40 {
+        let history = History {
+            request: client.next_request(),
+            group: group(),
+            channel: channel(1),
+            anchor: Seq(0),
+            direction: Direction::Before,
+            limit: 4,
+        };
+        client.say(history).await;
+    }
+    let gateway = edge.gateway.take().unwrap();
+    let draining = tokio::spawn(gateway.drain(Duration::from_secs(3)));
+    client.expect_closed(502).await;
     assert!(draining.await.unwrap() <= 1);
 }
 
