@@ -46,6 +46,8 @@ struct HeldKeys {
 pub(crate) struct Auth {
     upstream: Arc<Upstream>,
     apps: Cache<AppId, HeldKeys>,
+    /// Apps that were not known, and when: whoever invents one is not asked for again at once.
+    unknown: Cache<AppId, Instant>,
     asked: Coalesce<AppId, Result<Option<HeldKeys>, Refused>>,
 }
 
@@ -54,6 +56,7 @@ impl Auth {
         Self {
             upstream,
             apps: Cache::new(APPS_MAX),
+            unknown: Cache::new(APPS_MAX),
             asked: Coalesce::default(),
         }
     }
@@ -80,6 +83,10 @@ impl Auth {
         if let Some(held) = self.apps.get(app).filter(|held| held.read.elapsed() < age_max) {
             return Ok(held);
         }
+        let missed = self.unknown.get(app);
+        if missed.is_some_and(|since| since.elapsed() < APP_KEYS_INTERVAL_MIN) {
+            return Err(unknown(app));
+        }
         let (upstream, asked_app) = (Arc::clone(&self.upstream), app.clone());
         let asked = self.asked.ask(app.clone(), || async move {
             let request = Request::App { app: asked_app };
@@ -98,15 +105,17 @@ impl Auth {
             }
             Ok(Some(Ok(None))) => {
                 self.apps.remove(app);
-                Err(Refused::new(
-                    Code::AppUnknown,
-                    format!("app {app} is not known here"),
-                ))
+                self.unknown.insert(app.clone(), Instant::now());
+                Err(unknown(app))
             }
             Ok(Some(Err(refused))) => Err(refused),
             Ok(None) | Err(_) => Err(Refused::unavailable("the app's keys could not be read in time")),
         }
     }
+}
+
+fn unknown(app: &AppId) -> Refused {
+    Refused::new(Code::AppUnknown, format!("app {app} is not known here"))
 }
 
 fn invalid(text: impl Into<String>) -> Refused {

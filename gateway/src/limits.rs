@@ -28,7 +28,8 @@ pub(crate) const GRANT_TTL: Duration = Duration::from_secs(240);
 /// How long an app's keys are used: a key that was taken away stops working within this time.
 pub(crate) const APP_KEYS_TTL: Duration = Duration::from_secs(60);
 
-/// Shortest time between two readings of an app's keys because of an unknown key id.
+/// Shortest time between two readings of an app's keys because of an unknown key id, or because the
+/// app was not known.
 pub(crate) const APP_KEYS_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// Longest life of a token, from `iat` to `exp`, in seconds: 24 hours.

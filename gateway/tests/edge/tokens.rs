@@ -5,6 +5,7 @@ use throng_protocol::message::Message;
 
 use crate::client::{Client, claims, sign, token};
 use crate::stand_in::{Edge, SECRET};
+use std::sync::atomic::Ordering;
 
 async fn refused_with(token: String, code: u16) {
     let edge = Edge::start().await;
@@ -83,4 +84,15 @@ async fn a_session_ends_with_201_when_its_token_does() {
     let short = sign("1", Algorithm::HS256, &claims("app", "ann", 2), SECRET);
     assert!(matches!(client.authenticate(short).await, Message::Welcome(_)));
     client.expect_close(201).await;
+}
+
+#[tokio::test]
+async fn an_app_that_is_not_known_is_not_asked_for_each_time() {
+    let edge = Edge::start().await;
+    for _ in 0..5 {
+        let mut client = Client::greet(&edge).await;
+        let foreign = sign("1", Algorithm::HS256, &claims("elsewhere", "ann", 60), SECRET);
+        assert!(matches!(client.authenticate(foreign).await, Message::Error(error) if error.code == 202));
+    }
+    assert!(edge.core.apps.load(Ordering::SeqCst) < 5);
 }
