@@ -125,6 +125,7 @@ impl ServerSession {
             // Skippable: a newer client's extra.
             Ok(None) => {}
             Err(error) if error.code().closes() => self.close(error.code(), error.to_string()),
+            Err(error) if self.in_flight.contains_key(&error.request()) => self.close_repeated(error.request()),
             Err(error) => self.transmit_error(error.request(), error.code(), error.to_string(), 0),
         }
     }
@@ -349,8 +350,7 @@ impl ServerSession {
     fn handle_request(&mut self, request: ServerRequest) {
         let id = request.request();
         if self.in_flight.contains_key(&id) {
-            // Its answers could not be told apart.
-            self.close(Code::OutOfOrder, format!("request {id} is in flight already"));
+            self.close_repeated(id);
             return;
         }
         if self.in_flight.len() >= REQUESTS_IN_FLIGHT_MAX {
@@ -364,6 +364,11 @@ impl ServerSession {
         };
         self.in_flight.insert(id, answers);
         self.events.push_back(ServerEvent::Request(request));
+    }
+
+    /// For an id that is in flight already: its answers could not be told apart.
+    fn close_repeated(&mut self, id: RequestId) {
+        self.close(Code::OutOfOrder, format!("request {id} is in flight already"));
     }
 
     fn transmit_error(

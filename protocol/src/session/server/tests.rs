@@ -8,6 +8,8 @@ use crate::message::{
     Ack, ClientAck, Deliver, Done, Join, Ping, Place, Resume, Send, Start, Subscribed, Unsubscribe,
 };
 
+mod in_flight;
+
 const NOW: u64 = 1_700_000_000_000;
 const EXPIRES: u64 = NOW + 3_600_000;
 
