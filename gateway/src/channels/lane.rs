@@ -63,7 +63,8 @@ impl Lanes {
         sent.map_err(|_| format!("the lane to core node {node} has just ended"))
     }
 
-    /// Tells a node to stop feeding a channel. Does not wait: a node that goes on is not listened to.
+    /// Tells a node to stop feeding a channel. Does not wait: a node that goes on is not listened to,
+    /// and told again.
     pub fn unfollow(&self, node: NodeId, channel: ChannelNumber) {
         let Some(lane) = self.open.lock().get(&node).cloned() else {
             return;
@@ -144,11 +145,17 @@ impl Lane {
             | FeedEvent::Reset { channel, .. }
             | FeedEvent::Refused { channel, .. } => *channel,
         };
-        let channel = match self.channels.lock().as_ref() {
-            Some(channels) => channels.get(&number).cloned(),
-            None => None,
+        let channel = {
+            let channels = self.channels.lock();
+            let Some(channels) = channels.as_ref() else { return };
+            let channel = channels.get(&number).cloned();
+            if channel.is_none() && !matches!(event, FeedEvent::Refused { .. }) {
+                // It was unfollowed: the event was on its way, or the node was not told because the
+                // queue was full. Under the lock, so that it comes before whoever follows it anew.
+                let _ = self.requests.try_send(FeedRequest::Unfollow { channel: number });
+            }
+            channel
         };
-        // Without one it was unfollowed while the event was on its way.
         if let Some(channel) = channel {
             channel.on_event(self.node, event);
         }
@@ -162,4 +169,34 @@ async fn write(mut writer: LaneWriter, mut queued: mpsc::Receiver<FeedRequest>) 
         }
     }
     "nobody uses it any more".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use throng_protocol::ids::{Epoch, Seq};
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_feeds_a_channel_nobody_follows_is_told_to_stop() {
+        let (requests, mut queued) = mpsc::channel(1);
+        let lane = Lane {
+            node: NodeId(1),
+            requests,
+            channels: Mutex::new(Some(HashMap::new())),
+        };
+        let channel = ChannelNumber(7);
+        let batch = FeedEvent::Batch {
+            channel,
+            epoch: Epoch(1),
+            prev: Seq(0),
+            entries: Vec::new(),
+        };
+        lane.dispatch(batch.clone());
+        assert!(matches!(queued.try_recv(), Ok(FeedRequest::Unfollow { channel: told }) if told == channel));
+        // With a full queue the next event tells it.
+        lane.dispatch(batch.clone());
+        lane.dispatch(batch);
+        assert!(queued.try_recv().is_ok() && queued.try_recv().is_err());
+    }
 }
