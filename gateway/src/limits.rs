@@ -60,6 +60,10 @@ pub(crate) const CATCH_UP_READS_MAX: usize = 64;
 /// Places of a session's resumes that are worked on at once.
 pub(crate) const RESUME_CONCURRENCY: usize = 32;
 
+/// Bytes of the bodies of a session's sends that wait for a send before them in the same channel;
+/// in-flight requests alone would let one session hold 8 MB.
+pub(crate) const SENDS_WAITING_BYTES_MAX: usize = 1024 * 1024;
+
 /// Wait before a failed read of a page is tried again.
 pub(crate) const PAGE_RETRY: Duration = Duration::from_millis(200);
 

@@ -8,13 +8,14 @@ use std::collections::{HashMap, VecDeque};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelId, GroupId};
 use throng_protocol::message::{self, Place, RequestId};
 use throng_protocol::session::server::ServerRequest;
 
 use super::requests::{Answer, Requests};
 use crate::directory::Identity;
-use crate::limits::RESUME_CONCURRENCY;
+use crate::limits::{RESUME_CONCURRENCY, SENDS_WAITING_BYTES_MAX};
 use crate::refused::Refused;
 
 type SendKey = (GroupId, ChannelId);
@@ -48,6 +49,8 @@ pub(super) struct Work {
     running: FuturesUnordered<BoxFuture<'static, Outcome>>,
     /// Sends that wait for the one before them in the same channel; an entry means one runs.
     sends: HashMap<SendKey, VecDeque<message::Send>>,
+    /// Bytes of the bodies of those that wait.
+    sends_bytes: usize,
     places: VecDeque<(RequestId, Place)>,
     places_running: usize,
     /// Places left of each resume.
@@ -70,7 +73,13 @@ impl Work {
             ServerRequest::Send(send) => {
                 let key = (send.group.clone(), send.channel.clone());
                 match self.sends.get_mut(&key) {
-                    Some(waiting) => waiting.push_back(send),
+                    Some(_) if self.sends_bytes + send.body.len() > SENDS_WAITING_BYTES_MAX => {
+                        self.running.push(Box::pin(std::future::ready(overloaded(&send))));
+                    }
+                    Some(waiting) => {
+                        self.sends_bytes += send.body.len();
+                        waiting.push_back(send);
+                    }
                     None => {
                         self.sends.insert(key.clone(), VecDeque::new());
                         self.send(requests, key, send);
@@ -102,7 +111,10 @@ impl Work {
             Part::Whole => false,
             Part::Send(key) => {
                 match self.sends.get_mut(&key).and_then(VecDeque::pop_front) {
-                    Some(send) => self.send(requests, key, send),
+                    Some(send) => {
+                        self.sends_bytes -= send.body.len();
+                        self.send(requests, key, send);
+                    }
                     None => drop(self.sends.remove(&key)),
                 }
                 false
@@ -156,5 +168,14 @@ impl Work {
                 }
             }));
         }
+    }
+}
+
+fn overloaded(send: &message::Send) -> Outcome {
+    let text = format!("more than {SENDS_WAITING_BYTES_MAX} bytes of sends would wait for those before them");
+    Outcome::Answered {
+        request: send.request,
+        part: Part::Whole,
+        result: Box::new(Err(Refused::new(Code::Overloaded, text))),
     }
 }

@@ -13,6 +13,9 @@ use tokio::sync::oneshot;
 use crate::client::Client;
 use crate::stand_in::{Edge, channel, group};
 
+/// What the bodies of a session's waiting sends may take.
+const SENDS_WAITING_BYTES: usize = 1024 * 1024;
+
 #[tokio::test]
 async fn a_stranger_an_unknown_group_and_an_unknown_channel_are_told_apart() {
     let edge = Edge::start().await;
@@ -215,4 +218,34 @@ async fn a_send_after_a_join_is_not_judged_by_an_answer_from_before_it() {
     assert!(matches!(late.hear().await, Message::Ack(ack) if ack.request == request));
     go.send(()).unwrap();
     early.expect_refusal(302).await;
+}
+
+#[tokio::test]
+async fn sends_that_wait_for_others_are_bounded_in_bytes() {
+    let edge = Edge::start().await;
+    let mut client = Client::open(&edge, "ann").await;
+    // The first one has to wait, and the others behind it.
+    let no_leader = Refusal::NotLeader { leader: None };
+    edge.core.refuse_appends.lock().extend(vec![no_leader; 5]);
+    let count = 2 + SENDS_WAITING_BYTES / BODY_BYTES_MAX;
+    for _ in 0..count {
+        let send = message::Send {
+            request: client.next_request(),
+            group: group(),
+            channel: channel(1),
+            client_message_id: ClientMessageId(1),
+            first_attempt_ms: 1,
+            body: vec![0; BODY_BYTES_MAX].into(),
+        };
+        client.say(send).await;
+    }
+    let mut refused = Vec::new();
+    for _ in 0..count {
+        match client.hear().await {
+            Message::Ack(_) => {}
+            Message::Error(error) => refused.push((error.request, error.code)),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    assert_eq!(refused, vec![(count as u64, 503)]);
 }

@@ -24,12 +24,17 @@ use bytes::Bytes;
 
 use crate::code::Code;
 use crate::frame::{Frame, FrameError};
-use crate::limits::{AUTHENTICATE_TIMEOUT_MS, IDLE_TIMEOUT_MS, REQUESTS_IN_FLIGHT_MAX};
+use crate::limits::{
+    AUTHENTICATE_TIMEOUT_MS, IDLE_TIMEOUT_MS, REQUESTS_IN_FLIGHT_MAX, RESUME_POSITIONS_MAX, SUBSCRIPTIONS_MAX,
+};
 use crate::message::{
     self, Authenticate, Drain, Hello, HelloOk, Message, Pong, RequestId, VERSIONS, Welcome,
 };
 
 pub use event::{Reason, ServerEvent, ServerRequest};
+
+/// Resumes that may wait for their end at once: as many as name all subscriptions a session may have.
+const RESUMES_IN_FLIGHT_MAX: usize = SUBSCRIPTIONS_MAX.div_ceil(RESUME_POSITIONS_MAX);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -362,6 +367,12 @@ impl ServerSession {
             ServerRequest::Resume(_) => InFlight::UntilDone,
             _ => InFlight::One,
         };
+        let resumes = self.in_flight.values().filter(|of| **of == InFlight::UntilDone);
+        if answers == InFlight::UntilDone && resumes.count() >= RESUMES_IN_FLIGHT_MAX {
+            let text = format!("{RESUMES_IN_FLIGHT_MAX} resumes wait for their end already");
+            self.transmit_error(id, Code::TooManyRequests, text, 0);
+            return;
+        }
         self.in_flight.insert(id, answers);
         self.events.push_back(ServerEvent::Request(request));
     }

@@ -17,3 +17,20 @@ fn an_invalid_request_with_the_id_of_one_in_flight_is_out_of_order() {
     session.respond(&Done { request: 5 }.into());
     assert_eq!(sent(&mut session), vec![]);
 }
+
+#[test]
+fn a_third_resume_is_refused_until_one_is_done() {
+    let mut session = open();
+    for request in [1, 2] {
+        session.handle_frame(NOW, &frame_of(resume(request)));
+    }
+    assert_eq!(events(&mut session).len(), 2);
+    session.handle_frame(NOW, &frame_of(resume(3)));
+    assert_refused(&mut session, 3, Code::TooManyRequests);
+    session.handle_frame(NOW, &frame_of(join(4)));
+    assert_eq!(events(&mut session).len(), 1, "other requests go on");
+    session.respond(&Done { request: 1 }.into());
+    sent(&mut session);
+    session.handle_frame(NOW, &frame_of(resume(3)));
+    assert_eq!(events(&mut session).len(), 1);
+}
