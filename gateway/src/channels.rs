@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use channel::{Channel, SubscribeFailure};
-pub(crate) use outbox::Outbox;
+pub(crate) use outbox::{Outbox, Queue};
 
 use crate::clock::Clock;
 use crate::limits::HEAD_READS_MAX;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use throng_protocol::ids::ChannelNumber;
+use throng_protocol::limits::LIVE_LANES;
 use tokio::sync::Notify;
 
 use super::Channel;
@@ -13,9 +14,28 @@ use super::Channel;
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     /// Served from rings onto live lanes.
-    pub live: Queue,
+    pub live: Live,
     /// Served from pages onto the bulk stream.
     pub bulk: Queue,
+}
+
+/// A queue for each live lane: one whose client does not read it holds up no other.
+#[derive(Debug, Default)]
+pub(crate) struct Live([Queue; LIVE_LANES as usize]);
+
+impl Live {
+    /// Adds a channel to its lane's queue, unless it waits there already.
+    pub fn push(&self, channel: &Arc<Channel>) {
+        let lane = channel.info().number.0 % u64::from(LIVE_LANES);
+        if let Some(queue) = usize::try_from(lane).ok().and_then(|lane| self.0.get(lane)) {
+            queue.push(channel);
+        }
+    }
+
+    /// The lanes' queues.
+    pub fn lanes(&self) -> &[Queue] {
+        &self.0
+    }
 }
 
 /// Channels in the order they came, each once: bounded by the session's subscriptions.

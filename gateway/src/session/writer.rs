@@ -4,19 +4,21 @@
 //! rings; the next turn takes all of them at once, or finds that the ring has gone on and reads
 //! pages instead.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use throng_fanout::Take;
 use throng_protocol::cluster::Direction;
 use throng_protocol::ids::SessionId;
-use throng_protocol::limits::{LIVE_LANES, PAGE_ENTRIES_MAX};
+use throng_protocol::limits::PAGE_ENTRIES_MAX;
 use throng_protocol::session::{STREAM_BULK, STREAM_LIVE};
 use throng_transport::{FrameWriter, Link, WriteError};
 use tokio::time::sleep;
 
 use super::page;
-use crate::channels::{Channel, Outbox};
+use crate::channels::{Channel, Outbox, Queue};
 use crate::limits::{BULK_PRIORITY, PAGE_RETRY, TURN_BYTES};
 use crate::refused::Refused;
 use crate::shared::Shared;
@@ -33,30 +35,28 @@ pub(super) struct Writer {
 impl Writer {
     /// Writes until the link fails.
     pub async fn run(self) -> WriteError {
-        let (live, bulk) = (self.live(), self.bulk());
+        let lanes = self.outbox.live.lanes().iter().map(|queue| self.live(queue));
+        let (live, bulk) = (try_join_all(lanes), self.bulk());
+        // None of them ends but by failing.
         let ended = tokio::select! {
-            ended = live => ended,
-            ended = bulk => ended,
+            ended = live => ended.err(),
+            ended = bulk => ended.err(),
         };
-        match ended {
-            Err(error) => error,
-            Ok(never) => match never {},
-        }
+        ended.unwrap_or(WriteError::Finished)
     }
 
-    async fn live(&self) -> Result<std::convert::Infallible, WriteError> {
-        let mut lanes: [Option<FrameWriter>; LIVE_LANES as usize] = std::array::from_fn(|_| None);
+    /// Writes one live lane.
+    async fn live(&self, queue: &Queue) -> Result<Infallible, WriteError> {
+        let mut lane = None;
         loop {
-            let channel = self.outbox.live.next().await;
+            let channel = queue.next().await;
             match channel.take(self.session, TURN_BYTES) {
                 Take::Nothing => {}
                 Take::Behind { .. } => self.outbox.bulk.push(&channel),
                 Take::Chunk(mut chunk) => {
-                    let lane = channel.info().number.0 % u64::from(LIVE_LANES);
-                    let lane = &mut lanes[usize::try_from(lane).unwrap_or_default()];
                     let bytes = total(&chunk.frames);
                     let frames = u64::try_from(chunk.frames.len()).unwrap_or_default();
-                    opened(lane, &*self.link, STREAM_LIVE, 0)
+                    opened(&mut lane, &*self.link, STREAM_LIVE, 0)
                         .await?
                         .write(&mut chunk.frames)
                         .await?;
@@ -64,14 +64,14 @@ impl Writer {
                     self.shared.metrics.delivered_bytes.inc_by(bytes);
                     if chunk.more {
                         // Behind the others: channels take turns.
-                        self.outbox.live.push(&channel);
+                        queue.push(&channel);
                     }
                 }
             }
         }
     }
 
-    async fn bulk(&self) -> Result<std::convert::Infallible, WriteError> {
+    async fn bulk(&self) -> Result<Infallible, WriteError> {
         let mut stream = None;
         loop {
             let channel = self.outbox.bulk.next().await;
