@@ -1,4 +1,4 @@
-//! openraft's state machine on the [`Store`]: applies in memory, writes behind.
+//! openraft's state machine on the [`Store`](crate::store::Store): applies in memory, writes behind.
 //!
 //! `apply` runs the pure function of `throng-state`, puts its records into the overlay, answers,
 //! and hands the records and the applied position to the node's writer as one batch. It never waits
