@@ -155,17 +155,12 @@ impl Client {
     }
 
     fn listen(&mut self) {
-        self.listen_but(None);
-    }
-
-    /// Begins to take deliveries, but reads nothing more of the stream that brings one of this channel.
-    pub fn listen_but(&mut self, unread: Option<u64>) {
         let (into, lanes) = mpsc::channel(100_000);
         self.lanes = Some(lanes);
         let link = Arc::clone(&self.link);
         tokio::spawn(async move {
             while let Ok(half) = link.accept_uni().await {
-                tokio::spawn(read_lane(half, into.clone(), unread));
+                tokio::spawn(read_lane(half, into.clone()));
             }
         });
     }
@@ -249,14 +244,13 @@ impl Client {
     }
 }
 
-async fn read_lane(mut half: Box<dyn RecvHalf>, into: mpsc::Sender<(u8, Deliver)>, unread: Option<u64>) {
+async fn read_lane(mut half: Box<dyn RecvHalf>, into: mpsc::Sender<(u8, Deliver)>) {
     let kind = half.read_chunk(1).await.unwrap().unwrap()[0];
     let mut reader = FrameReader::new(half);
     while let Ok(Some(frame)) = reader.next().await {
         match decoded(&frame) {
             Message::Deliver(deliver) => {
-                let unread = unread == Some(deliver.channel.0);
-                if unread || into.send((kind, deliver)).await.is_err() {
+                if into.send((kind, deliver)).await.is_err() {
                     // Deaf: holds the stream open and reads no more.
                     return std::future::pending().await;
                 }

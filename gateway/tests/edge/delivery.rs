@@ -168,25 +168,6 @@ async fn a_client_that_does_not_read_holds_up_nobody_and_pins_little() {
 }
 
 #[tokio::test]
-async fn a_lane_that_is_not_read_holds_up_no_other() {
-    let edge = Edge::start().await;
-    let mut client = Client::greet(&edge).await;
-    client.authenticate(crate::client::token("ann")).await;
-    client.listen_but(Some(1));
-    for number in [1, 2] {
-        client.subscribe(number, None).await;
-    }
-    // Twice what the window of a stream holds.
-    for key in 1..=128 {
-        edge.core.append(1, key, body(4 * 1024));
-    }
-    for key in 1..=10 {
-        edge.core.append(2, key, body(10));
-        client.take(2, key - 1, key).await;
-    }
-}
-
-#[tokio::test]
 async fn a_channel_whose_follower_lags_is_fed_by_the_leader() {
     let edge = Edge::with_follower().await;
     let mut client = Client::open(&edge, "ann").await;
