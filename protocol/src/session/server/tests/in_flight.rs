@@ -1,3 +1,5 @@
+//! Requests in flight: ids, their number, resumes, and the bytes of waiting sends.
+
 use super::*;
 
 #[test]
