@@ -130,7 +130,9 @@ impl ServerSession {
             // Skippable: a newer client's extra.
             Ok(None) => {}
             Err(error) if error.code().closes() => self.close(error.code(), error.to_string()),
-            Err(error) if self.in_flight.contains_key(&error.request()) => self.close_repeated(error.request()),
+            Err(error) if self.in_flight.contains_key(&error.request()) => {
+                self.close_repeated(error.request())
+            }
             Err(error) => self.transmit_error(error.request(), error.code(), error.to_string(), 0),
         }
     }
