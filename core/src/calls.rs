@@ -43,6 +43,7 @@ pub(crate) async fn call(core: &Core, shard: ShardId, request: &Request) -> Resu
                 }
                 sleep(CALL_RETRY_PAUSE).await;
             }
+            Err(stale @ Refusal::GrantStale) => return Err(stale),
         }
     }
     Err(last)

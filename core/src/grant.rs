@@ -117,6 +117,8 @@ mod tests {
             version: 3,
             since: 2,
             issued_ms: NOW,
+            muted_until: 0,
+            fenced: 2,
         }
     }
 

@@ -64,6 +64,7 @@ impl Metrics {
             Ok(_) => return,
             Err(Refusal::NotLeader { .. }) => "not_leader",
             Err(Refusal::Code { code, .. }) => code.name(),
+            Err(Refusal::GrantStale) => "grant_stale",
         };
         self.refusals
             .get_or_create(&vec![("code".to_owned(), code.to_owned())])

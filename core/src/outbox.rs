@@ -144,6 +144,10 @@ async fn send(core: &Core, source: ShardId, target: ShardId, pending: &[Pending]
                 break;
             }
             Err(Refusal::NotLeader { .. }) => break,
+            Err(Refusal::GrantStale) => {
+                tracing::error!(%source, %target, "a delivery was answered like a grant");
+                break;
+            }
             Err(Refusal::Code { code, text }) => {
                 tracing::warn!(%source, %target, number = record.number, code = code.name(), text,
                     "an outbox record was not taken and is sent again");

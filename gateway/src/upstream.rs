@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::Rng;
 use throng_protocol::cluster::{
-    self, Answer, ChannelInfo, Direction, Page, PeerId, REQUEST_LANE, Refusal, Reply, Request,
+    self, Anchor, Answer, ChannelInfo, Direction, Page, PeerId, REQUEST_LANE, Refusal, Reply, Request,
 };
 use throng_protocol::code::Code;
 use throng_protocol::ids::{NodeId, Seq, ShardId};
@@ -167,9 +167,11 @@ impl Upstream {
         let request = Request::Page {
             shard: info.shard,
             channel: info.number,
-            anchor,
+            anchor: Anchor::Seq(anchor),
             direction,
             limit,
+            grant: None,
+            fences: false,
         };
         match self.call_shard(info.shard, &request, by).await? {
             Reply::Page(page) => Ok(page),
@@ -251,6 +253,9 @@ impl Upstream {
                     }
                 }
                 Refusal::Code { code, text } => return Err(Refused::new(code, text)),
+                Refusal::GrantStale => {
+                    return Err(Refused::new(Code::NotMember, "the right to do this has ended"));
+                }
             }
         }
         Err(Refused::unavailable(last))

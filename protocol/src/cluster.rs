@@ -7,6 +7,8 @@
 //!
 //! Postcard numbers enum variants by their order: new ones go to the end.
 
+mod fence;
+
 use std::fmt;
 
 use bytes::Bytes;
@@ -18,6 +20,8 @@ use crate::ids::{
     Ts, UserId, UserNumber,
 };
 use crate::placement::ClusterMap;
+
+pub use fence::{Fence, FenceAt, FenceKind, FenceTable, Fenced};
 
 /// The ALPN of this wire.
 pub const ALPN: &[u8] = b"throng-cluster/1";
@@ -73,6 +77,12 @@ pub struct GrantClaims {
     pub since: u64,
     /// When the grant was made, Unix milliseconds.
     pub issued_ms: u64,
+    /// Entries with a time stamp before this are not taken of the user, Unix milliseconds; 0 for a
+    /// user who is not muted.
+    pub muted_until: u64,
+    /// The version of the last fence that touched the user; 0 for none. A shard that has not heard
+    /// of that fence yet must not go by this grant.
+    pub fenced: u64,
 }
 
 /// A grant as it travels: the claims in postcard, and their HMAC-SHA256 under the cluster key.
@@ -159,7 +169,17 @@ pub struct Append {
     pub body: Bytes,
 }
 
-/// Where a page starts and which way it goes.
+/// What a page is on one side of; not part of the page itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Anchor {
+    /// A position.
+    Seq(Seq),
+    /// A time stamp. Stamps grow strictly with positions, so this is another name for the place
+    /// between two entries.
+    Ts(Ts),
+}
+
+/// Which way a page goes from its anchor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Direction {
     /// Entries behind (greater than) the anchor, ascending.
@@ -261,19 +281,24 @@ pub enum Request {
         /// The message.
         append: Append,
     },
-    /// A page of a channel's log, confirmed by a quorum. With `grant: None` for admins and edges'
-    /// own gap repair only.
+    /// A page of a channel's log, confirmed by a quorum.
     Page {
         /// The message shard of the channel.
         shard: ShardId,
         /// The channel.
         channel: ChannelNumber,
-        /// The anchor; not part of the page itself.
-        anchor: Seq,
+        /// The anchor.
+        anchor: Anchor,
         /// Which way.
         direction: Direction,
         /// Most entries, at most `PAGE_ENTRIES_MAX`.
         limit: u32,
+        /// Whom the page is for, judged against the fences of the group; `None` for operators and
+        /// for what an edge repairs on its own behalf.
+        grant: Option<Grant>,
+        /// Whether the fences that lie within the page are wanted. Not together with a grant: who
+        /// else was removed is no reader's business.
+        fences: bool,
     },
     /// What this node hosts and which shards it leads. Admin only.
     Status,
@@ -300,6 +325,35 @@ pub enum Request {
     },
     /// The receiver's clock. Core nodes only.
     Clock,
+    /// Ends a membership against the member's will. Answered with `Fenced`. Idempotent until the
+    /// user comes back.
+    Kick {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// Who is kicked.
+        user: UserId,
+        /// That user's number.
+        number: UserNumber,
+        /// The member who asks, the group's creator; `None` for an operator, admins only.
+        by: Option<UserNumber>,
+    },
+    /// Takes the right to send away until a moment. Answered with `Fenced`.
+    Mute {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// Who is muted.
+        user: UserId,
+        /// That user's number.
+        number: UserNumber,
+        /// Until when, Unix milliseconds; 0 gives the right back.
+        until_ms: u64,
+        /// The member who asks, the group's creator; `None` for an operator, admins only.
+        by: Option<UserNumber>,
+    },
 }
 
 /// A key that verifies an app's tokens. Its `Debug` hides the secret.
@@ -345,6 +399,9 @@ pub enum Refusal {
         /// What happened, for people.
         text: String,
     },
+    /// The grant is older than a fence that touches its user. Never told to clients: an edge asks
+    /// management for a fresh grant, once, and tells what that comes to.
+    GrantStale,
 }
 
 /// The answer to a [`Request`].
@@ -394,7 +451,20 @@ pub enum Reply {
     },
     /// To `Clock`: Unix milliseconds.
     Clock(u64),
+    /// To `Kick` and `Mute`.
+    Fenced {
+        /// The version of the group's management state that the change made.
+        version: u64,
+        /// Channels whose shard has not taken the fence yet, at most [`PENDING_CHANNELS_MAX`] of
+        /// them. Empty when the change holds everywhere.
+        pending: Vec<ChannelId>,
+        /// Further such channels that are not named.
+        more: u32,
+    },
 }
+
+/// Most channels that [`Reply::Fenced`] names: enough for a person to read, and bounded.
+pub const PENDING_CHANNELS_MAX: usize = 100;
 
 /// A page of a channel's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -407,6 +477,13 @@ pub struct Page {
     pub entries: Vec<Entry>,
     /// The last entry of the log when the page was read.
     pub head: Seq,
+    /// The version up to which the shard knew the fences of the channel's group when the page was
+    /// read. A feed that has told less is behind.
+    pub fenced: u64,
+    /// If asked for: the fences whose place lies in the page, ascending. A page reaches from `prev`
+    /// up to before its last entry, or up to the end of the log if that is its last entry, so that
+    /// consecutive pages tell each fence once.
+    pub fences: Vec<FenceAt>,
 }
 
 /// A node's shards, for operators.
@@ -465,6 +542,8 @@ pub enum FeedEvent {
         from: Seq,
         /// The last entry of the log now.
         head: Seq,
+        /// The fences with a place at or before `from`; the others follow as events.
+        fences: FenceTable,
     },
     /// Entries, ascending, complete.
     Batch {
@@ -486,6 +565,8 @@ pub enum FeedEvent {
         epoch: Epoch,
         /// The last entry of the log.
         head: Seq,
+        /// The fences with a place at or before `head`.
+        fences: FenceTable,
     },
     /// This upstream cannot feed that channel; ask another node.
     Refused {
@@ -493,6 +574,15 @@ pub enum FeedEvent {
         channel: ChannelNumber,
         /// Why.
         refusal: Refusal,
+    },
+    /// A fence at its place: all entries up to `after` have been sent, none behind it.
+    Fence {
+        /// The channel.
+        channel: ChannelNumber,
+        /// Its place: behind this entry and before the next.
+        after: Seq,
+        /// The fence.
+        fence: Fence,
     },
 }
 

@@ -93,6 +93,8 @@ codes! {
     TooManySubscriptions = 305, "too_many_subscriptions", Fatal, false;
     /// The session is not subscribed to that channel.
     NotSubscribed = 306, "not_subscribed", Fatal, false;
+    /// The user may not send in the group until a moment, which the message names.
+    Muted = 307, "muted", Fatal, false;
     /// The body is over 128 KiB.
     MessageTooLarge = 400, "message_too_large", Fatal, false;
     /// The same key was used for another message.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use throng_protocol::cluster::{
-    self, Answer, AppKey, ChannelInfo, Direction, NodeStatus, Page, PeerId, REQUEST_LANE, Refusal, Reply,
-    Request, TokenAlgorithm,
+    self, Anchor, Answer, AppKey, ChannelInfo, Direction, NodeStatus, Page, PeerId, REQUEST_LANE, Refusal,
+    Reply, Request, TokenAlgorithm,
 };
 use throng_protocol::ids::{AppId, ChannelId, ChannelNumber, GroupId, NodeId, Seq, ShardId};
 use throng_transport::{ClusterEndpoint, ClusterPool, ClusterTls};
@@ -97,9 +97,11 @@ impl Admin {
         let request = Request::Page {
             shard,
             channel,
-            anchor,
+            anchor: Anchor::Seq(anchor),
             direction: Direction::After,
             limit,
+            grant: None,
+            fences: false,
         };
         match self.ask(request).await? {
             Reply::Page(page) => Ok(page),
@@ -156,6 +158,9 @@ impl Admin {
                             return Err(Failure::new(what, format!("core-{id}"), "correct the request"));
                         }
                         last = text;
+                    }
+                    Some(Err(Refusal::GrantStale)) => {
+                        "a node judged a grant where none was given".clone_into(&mut last);
                     }
                     None => {}
                 }

@@ -190,6 +190,8 @@ pub(super) async fn grant(
         version,
         since,
         issued_ms: core.now_ms(),
+        muted_until: 0,
+        fenced: 0,
     };
     Ok(Reply::Grant(grant::seal(key, &claims)))
 }

@@ -1,9 +1,9 @@
 //! Requests to message shards: appends, pages, deliveries.
 
 use bytes::Bytes;
-use throng_protocol::cluster::{Answer, Append, Direction, Reply};
+use throng_protocol::cluster::{Anchor, Answer, Append, Direction, Reply};
 use throng_protocol::code::Code;
-use throng_protocol::ids::{ChannelNumber, Seq, ShardId};
+use throng_protocol::ids::{ChannelNumber, ShardId};
 use throng_protocol::limits::{BODY_BYTES_MAX, PAGE_BYTES_TARGET, PAGE_ENTRIES_MAX};
 use throng_protocol::placement::Plane;
 use throng_state::command::{AppendMessage, Command, MessageCommand};
@@ -64,10 +64,16 @@ pub(super) async fn page(
     core: &Core,
     shard: ShardId,
     channel: ChannelNumber,
-    anchor: Seq,
+    anchor: Anchor,
     direction: Direction,
     limit: u32,
 ) -> Answer {
+    let Anchor::Seq(anchor) = anchor else {
+        return Err(refused(
+            Code::Internal,
+            "this node does not know anchors by time stamp",
+        ));
+    };
     let replica = core.replica_of(shard, Plane::Message)?;
     replica.linearize().await?;
     let limit = limit.clamp(1, PAGE_ENTRIES_MAX);

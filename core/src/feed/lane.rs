@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use throng_protocol::cluster::{self, ChannelInfo, Direction, FeedEvent, FeedRequest, Refusal};
+use throng_protocol::cluster::{self, ChannelInfo, Direction, FeedEvent, FeedRequest, FenceTable, Refusal};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelNumber, Epoch, Position, Seq};
 use throng_protocol::limits::{PAGE_BYTES_TARGET, PAGE_ENTRIES_MAX};
@@ -149,13 +149,19 @@ impl Lane<'_> {
         // What was applied since the head was read is found by the first look.
         self.waker.mark(followed);
         Ok(if reset {
-            FeedEvent::Reset { channel, epoch, head }
+            FeedEvent::Reset {
+                channel,
+                epoch,
+                head,
+                fences: FenceTable::default(),
+            }
         } else {
             FeedEvent::Opened {
                 channel,
                 epoch,
                 from,
                 head,
+                fences: FenceTable::default(),
             }
         })
     }
@@ -218,6 +224,7 @@ impl Lane<'_> {
                 channel,
                 epoch: page.epoch,
                 head: page.head,
+                fences: FenceTable::default(),
             });
         }
         let prev = feed.sent;

@@ -1,6 +1,6 @@
 //! What a healthy cluster answers.
 
-use throng_protocol::cluster::{Direction, PeerId, Refusal, Reply, Request};
+use throng_protocol::cluster::{Anchor, Direction, PeerId, Refusal, Reply, Request};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelNumber, EdgeId, NodeId, Seq, UserNumber};
 
@@ -31,9 +31,11 @@ async fn messages_are_appended_paged_and_repeated() {
     let before = Request::Page {
         shard: hall.shard,
         channel: hall.number,
-        anchor: Seq(5),
+        anchor: Anchor::Seq(Seq(5)),
         direction: Direction::Before,
         limit: 2,
+        grant: None,
+        fences: false,
     };
     let Ok(Reply::Page(page)) = edge.ask(&before).await else {
         panic!("no page")

@@ -1,7 +1,7 @@
 //! Feeds of a healthy cluster.
 
 use throng_protocol::cluster::Refusal;
-use throng_protocol::cluster::{ChannelInfo, FeedEvent, FeedRequest};
+use throng_protocol::cluster::{ChannelInfo, FeedEvent, FeedRequest, FenceTable};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelNumber, Epoch, Position, Seq};
 
@@ -93,6 +93,7 @@ async fn positions_that_cannot_be_served_are_reset_and_unfollowed_channels_are_s
         channel: hall.number,
         epoch: Epoch(1),
         head: Seq(1),
+        fences: FenceTable::default(),
     });
     for (epoch, seq) in [(Epoch(7), Seq(0)), (Epoch(1), Seq(5))] {
         let position = Position { epoch, seq };
@@ -114,6 +115,7 @@ async fn positions_that_cannot_be_served_are_reset_and_unfollowed_channels_are_s
         epoch: Epoch(1),
         from: Seq(1),
         head: Seq(1),
+        fences: FenceTable::default(),
     };
     assert_eq!(feed.next().await, Some(opened.clone()));
     edge.append(&hall, &grant, 2, "two").await.unwrap();

@@ -11,8 +11,8 @@ use throng_core::{
     TlsFiles,
 };
 use throng_protocol::cluster::{
-    self, Answer, Append, ChannelInfo, FEED_LANE, FeedEvent, FeedRequest, Grant, PeerId, REQUEST_LANE,
-    Refusal, Reply, Request,
+    self, Anchor, Answer, Append, ChannelInfo, FEED_LANE, FeedEvent, FeedRequest, Grant, PeerId,
+    REQUEST_LANE, Refusal, Reply, Request,
 };
 use throng_protocol::code::Code;
 use throng_protocol::ids::{
@@ -266,6 +266,7 @@ impl TestPeer {
                     assert!(Instant::now() < deadline, "{text}");
                     (place + 1) % self.nodes.len()
                 }
+                Some(Err(Refusal::GrantStale)) => panic!("the grant of {request:?} is stale"),
                 Some(Err(Refusal::NotLeader { leader: Some(leader) })) => {
                     self.nodes.iter().position(|(id, _)| *id == leader).unwrap()
                 }
@@ -355,9 +356,11 @@ impl TestPeer {
             let request = Request::Page {
                 shard: info.shard,
                 channel: info.number,
-                anchor,
+                anchor: Anchor::Seq(anchor),
                 direction: cluster::Direction::After,
                 limit: 100,
+                grant: None,
+                fences: false,
             };
             let Ok(Reply::Page(page)) = self.ask(&request).await else {
                 panic!("no page")

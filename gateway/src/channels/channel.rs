@@ -204,6 +204,7 @@ impl Channel {
             FeedEvent::Batch {
                 epoch, prev, entries, ..
             } => fanout.on_batch(epoch, prev, &entries, effects),
+            FeedEvent::Fence { .. } => {}
             FeedEvent::Refused { refusal, .. } => {
                 if let Refusal::NotLeader { leader } = refusal {
                     jobs.named = leader.filter(|leader| *leader != node);

@@ -143,6 +143,7 @@ impl Lane {
             FeedEvent::Opened { channel, .. }
             | FeedEvent::Batch { channel, .. }
             | FeedEvent::Reset { channel, .. }
+            | FeedEvent::Fence { channel, .. }
             | FeedEvent::Refused { channel, .. } => *channel,
         };
         let channel = {

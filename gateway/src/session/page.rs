@@ -27,6 +27,7 @@ pub(super) fn answer(
         mut prev,
         mut entries,
         head,
+        ..
     } = page;
     let mut bytes = 0;
     let mut fits = |entry: &Entry| {
@@ -109,6 +110,8 @@ mod tests {
             epoch: Epoch(1),
             prev: Seq(0),
             head: Seq(bodies.len() as u64),
+            fenced: 0,
+            fences: Vec::new(),
             entries: bodies.iter().enumerate().map(entry).collect(),
         }
     }

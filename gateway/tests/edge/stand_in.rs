@@ -11,8 +11,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use throng_gateway::{ClientTlsFiles, ClusterTlsFiles, CoreAddress, Gateway, GatewayConfig, GatewayLimits};
 use throng_protocol::cluster::{
-    self, Answer, AppKey, ChannelInfo, Direction, Entry, EntryKind, FEED_LANE, FeedEvent, FeedRequest, Grant,
-    Page, PeerId, Refusal, Reply, Request, TokenAlgorithm,
+    self, Anchor, Answer, AppKey, ChannelInfo, Direction, Entry, EntryKind, FEED_LANE, FeedEvent,
+    FeedRequest, FenceTable, Grant, Page, PeerId, Refusal, Reply, Request, TokenAlgorithm,
 };
 use throng_protocol::code::Code;
 use throng_protocol::ids::{
@@ -132,6 +132,8 @@ impl State {
             prev,
             entries,
             head: Seq(log.len() as u64),
+            fenced: 0,
+            fences: Vec::new(),
         }
     }
 
@@ -185,7 +187,7 @@ impl State {
             }
             Request::Page {
                 channel,
-                anchor,
+                anchor: Anchor::Seq(anchor),
                 direction,
                 limit,
                 ..
@@ -247,7 +249,7 @@ impl State {
                             let head = self.page(channel, Seq(0), Direction::After, 0).head;
                             let from = if position.epoch == EPOCH { position.seq } else { head };
                             feeds.insert(channel, from);
-                            events.push(FeedEvent::Opened { channel, epoch: EPOCH, from, head });
+                            events.push(FeedEvent::Opened { channel, epoch: EPOCH, from, head, fences: FenceTable::default() });
                         }
                         FeedRequest::Unfollow { channel } => drop(feeds.remove(&channel)),
                     }

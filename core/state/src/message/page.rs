@@ -46,6 +46,8 @@ pub(crate) fn page(
         prev,
         entries,
         head: tail.head,
+        fenced: 0,
+        fences: Vec::new(),
     }))
 }
 

@@ -183,6 +183,8 @@ pub fn message(sender: u64, id: u64, body: &str) -> AppendMessage {
             version: 1,
             since: 1,
             issued_ms: NOW,
+            muted_until: 0,
+            fenced: 0,
         },
         client_message_id: ClientMessageId(id),
         first_attempt_ms: NOW,
