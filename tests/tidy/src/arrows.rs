@@ -40,6 +40,19 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
         "throng-cluster",
         &["throng-protocol", "throng-transport", "throng-client"],
     ),
+    // The simulation puts a whole system together from its parts.
+    (
+        "throng-sim",
+        &[
+            "throng-protocol",
+            "throng-transport",
+            "throng-state",
+            "throng-raft-store",
+            "throng-core",
+            "throng-gateway",
+            "throng-client",
+        ],
+    ),
     ("throng-tidy", &[]),
     ("throng-bench", &["throng-protocol", "throng-client"]),
 ];

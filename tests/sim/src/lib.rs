@@ -1,0 +1,16 @@
+//! Deterministic simulation of whole clusters: one seed decides everything that happens in a run.
+//!
+//! ```text
+//!  runner ──► one process per seed ──► cluster: hosts (core nodes, edges, clients), faults
+//!                                        │ carrier, clock, store
+//!                                        ▼
+//!                                     net, disk ──► history ──► invariants ──► summary
+//! ```
+//!
+//! Raft, the state machines, sessions of both sides, the edge and the SDK are the real ones; only
+//! QUIC and LMDB are replaced, by a network and a disk that lose, delay and tear what the seed says.
+//! The package refuses to hold logic of the product, and to know what a correct answer is anywhere
+//! but in its invariants.
+
+pub mod cli;
+pub mod rng;
