@@ -25,7 +25,7 @@ pub(crate) async fn run(
 async fn serve(shared: Arc<Shared>, handshake: Handshake, timeout: Duration) {
     let from = handshake.remote_address();
     let link: Arc<dyn Link> = match handshake.finish(timeout).await {
-        Ok(link) => Arc::new(link),
+        Ok(link) => link,
         Err(error) => {
             shared.metrics.handshakes_failed.inc();
             tracing::debug!(%from, %error, "a handshake has failed");

@@ -9,9 +9,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use throng_protocol::frame::{self, Frame};
 use throng_protocol::ids::{ClientMessageId, DeviceId, Epoch, Position, Seq};
 use throng_protocol::message::{self, Authenticate, Deliver, Hello, Message, Subscribe, Subscribed, Welcome};
-use throng_transport::{
-    ClientEndpoint, FrameReader, FrameWriter, Link, LinkClosed, QuicLink, RecvHalf, Trust,
-};
+use throng_transport::{ClientEndpoint, FrameReader, FrameWriter, Link, LinkClosed, RecvHalf, Trust};
 use tokio::sync::mpsc;
 
 use crate::stand_in::{EPOCH, Edge, SECRET, channel, group};
@@ -36,7 +34,7 @@ pub fn token(user: &str) -> String {
 }
 
 pub struct Client {
-    pub link: Arc<QuicLink>,
+    pub link: Arc<dyn Link>,
     pub reader: FrameReader,
     pub writer: FrameWriter,
     /// Deliveries of all lanes, with the kind of their stream.
@@ -48,7 +46,7 @@ pub struct Client {
 impl Client {
     pub async fn connect(edge: &Edge) -> Self {
         let endpoint = ClientEndpoint::new(&Trust::ca_file(&edge.ca).unwrap()).unwrap();
-        let link = Arc::new(endpoint.connect(edge.addr, "localhost").await.unwrap());
+        let link = endpoint.connect(edge.addr, "localhost").await.unwrap();
         let (send, recv) = link.open_bi().await.unwrap();
         Self {
             link,

@@ -6,8 +6,8 @@ use throng_gateway::{Gateway, GatewayError};
 use throng_protocol::cluster::PeerId;
 use throng_protocol::ids::{EdgeId, NodeId, Seq};
 use throng_protocol::message::{Direction, History, Message};
+use throng_transport::LinkClosed;
 use throng_transport::dev_ca::DevCa;
-use throng_transport::{Link, LinkClosed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

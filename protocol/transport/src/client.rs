@@ -10,10 +10,11 @@ use quinn::crypto::rustls::QuicClientConfig;
 use rustls_pki_types::CertificateDer;
 use throng_protocol::message;
 
-use crate::link::LinkClosed;
-use crate::quic::QuicLink;
+use crate::carrier::{Carrier, ConnectFailure};
+use crate::link::{Link, LinkClosed};
+use crate::quic::QuicCarrier;
 use crate::settings::{CLIENT_CONNECT_TIMEOUT, client_transport};
-use crate::socket::{self, BindError, canonical, unspecified};
+use crate::socket::{self, BindError};
 use crate::tls::{self, TlsError};
 
 /// Whom a client trusts. Make one per process and clone it: clones share session tickets.
@@ -60,7 +61,7 @@ pub enum ConnectError {
     Start {
         /// The address.
         addr: SocketAddr,
-        /// What quinn said.
+        /// What the carrier said.
         reason: String,
     },
     /// Nobody answered in time.
@@ -82,8 +83,7 @@ pub enum ConnectError {
 /// A UDP socket that links are connected from; one carries many.
 #[derive(Debug)]
 pub struct ClientEndpoint {
-    endpoint: quinn::Endpoint,
-    config: quinn::ClientConfig,
+    carrier: Arc<dyn Carrier>,
 }
 
 impl ClientEndpoint {
@@ -103,54 +103,46 @@ impl ClientEndpoint {
         let endpoint = socket::endpoint(socket::bind_any()?, None, None)?;
         let mut config = quinn::ClientConfig::new(trust.crypto.clone());
         config.transport_config(client_transport(keep_alive));
-        Ok(Self { endpoint, config })
+        Ok(Self::over(Arc::new(QuicCarrier::new(endpoint, Some(config)))))
+    }
+
+    /// Connects over a carrier, which brings its trust and its times with it.
+    pub fn over(carrier: Arc<dyn Carrier>) -> Self {
+        Self { carrier }
     }
 
     /// Connects to a server and checks that its certificate is for `server_name`. Gives up after
     /// [`CLIENT_CONNECT_TIMEOUT`]; wrap it in a shorter timeout where that is too long.
-    pub async fn connect(&self, addr: SocketAddr, server_name: &str) -> Result<QuicLink, ConnectError> {
-        let connecting = self
-            .endpoint
-            .connect_with(self.config.clone(), addr, server_name)
-            .map_err(|error| ConnectError::Start {
-                addr,
-                reason: error.to_string(),
-            })?;
+    pub async fn connect(&self, addr: SocketAddr, server_name: &str) -> Result<Arc<dyn Link>, ConnectError> {
+        let connecting = self.carrier.connect(addr, server_name);
         match tokio::time::timeout(CLIENT_CONNECT_TIMEOUT, connecting).await {
-            Err(_) | Ok(Err(quinn::ConnectionError::TimedOut)) => Err(ConnectError::Timeout { addr }),
-            Ok(Err(error)) => Err(ConnectError::Closed {
-                addr,
-                reason: error.into(),
-            }),
-            Ok(Ok(connection)) => Ok(QuicLink::new(connection)),
+            Err(_) | Ok(Err(ConnectFailure::Closed(LinkClosed::TimedOut))) => {
+                Err(ConnectError::Timeout { addr })
+            }
+            Ok(Err(ConnectFailure::Start(reason))) => Err(ConnectError::Start { addr, reason }),
+            Ok(Err(ConnectFailure::Closed(reason))) => Err(ConnectError::Closed { addr, reason }),
+            Ok(Ok(established)) => Ok(established.link),
         }
     }
 
     /// Moves all links to a new UDP socket, as a phone does that changes networks. Links go on; on
     /// an error the old socket stays.
     pub fn rebind(&self) -> Result<SocketAddr, BindError> {
-        let socket = socket::bind_any()?;
-        let addr = socket
-            .local_addr()
-            .map_err(|source| BindError::new(unspecified(), source))?;
-        self.endpoint
-            .rebind(socket)
-            .map_err(|source| BindError::new(addr, source))?;
-        Ok(canonical(addr))
+        self.carrier.rebind()
     }
 
     /// The socket's address now.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.endpoint.local_addr()
+        self.carrier.local_addr()
     }
 
     /// Closes all links.
     pub fn close(&self, code: u32, reason: &str) {
-        self.endpoint.close(code.into(), reason.as_bytes());
+        self.carrier.close(code, reason);
     }
 
     /// Waits until all links are gone, so that peers have heard of the close.
     pub async fn wait_idle(&self) {
-        self.endpoint.wait_idle().await;
+        self.carrier.wait_idle().await;
     }
 }

@@ -18,4 +18,5 @@ pub use error::{AcceptError, ClusterConnectError};
 pub use identity::{check_cluster_name, node_name};
 pub use lane::{CONTROL_LANE, LaneReadError, LaneReader, LaneWriteError, LaneWriter};
 
+pub(crate) use identity::dns_names;
 pub(crate) use lane::Chunks;

@@ -5,12 +5,15 @@
 //! sessions, shards and retries of requests.
 //!
 //! ```text
-//!   clients ──► ClientEndpoint ══ throng/1 ══► ServerEndpoint ──► QuicLink: Link
+//!   clients ──► ClientEndpoint ══ throng/1 ══► ServerEndpoint ──► Link
 //!                                                              FrameReader / FrameWriter
 //!   nodes   ──► ClusterEndpoint ═ throng-cluster/1, mutual TLS ═ ClusterEndpoint
 //!               ClusterPool ──► RpcClient ──► lane ──► serve_rpc
 //! ```
+//!
+//! Endpoints stand on a [`Carrier`], which is quinn's unless another is given.
 
+pub mod carrier;
 pub mod client;
 pub mod cluster;
 pub mod dev_ca;
@@ -24,6 +27,7 @@ pub mod settings;
 mod socket;
 pub mod tls;
 
+pub use carrier::{Carrier, ConnectFailure, Established, Incoming};
 pub use client::{ClientEndpoint, ConnectError, Trust};
 pub use cluster::{
     AcceptError, ClusterConnectError, ClusterConnection, ClusterEndpoint, ClusterHandshake, ClusterTls,
@@ -31,7 +35,6 @@ pub use cluster::{
 pub use framing::{FrameReadError, FrameReader, FrameWriter};
 pub use link::{Link, LinkClosed, LinkStats, ReadError, RecvHalf, SendHalf, WriteError};
 pub use pool::{ClusterPool, PoolError};
-pub use quic::QuicLink;
 pub use rpc::{RpcClient, RpcError, serve_rpc};
 pub use server::{Handshake, HandshakeError, ServerEndpoint, ServerTls};
 pub use settings::Limits;

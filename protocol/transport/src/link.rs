@@ -1,7 +1,6 @@
 //! The wall under sessions: what a carrier of the protocol offers, whatever it is made of.
 //!
-//! QUIC is the first carrier ([`crate::QuicLink`]); WebTransport, WebSocket and TCP join behind the
-//! same traits. A link knows streams, droppable datagrams and how it ended; it refuses to know
+//! QUIC is the first carrier; WebTransport, WebSocket and TCP join behind the same traits. A link knows streams, droppable datagrams and how it ended; it refuses to know
 //! frames and messages. Methods return boxed futures so that a link is usable as `dyn Link`: one
 //! allocation per batch written or chunk read.
 
@@ -45,6 +44,9 @@ pub trait Link: Send + Sync + fmt::Debug + 'static {
 
     /// Waits for the end of the link and says how it ended. Cancel-safe.
     fn closed(&self) -> BoxFuture<'_, LinkClosed>;
+
+    /// How the link ended; `None` while it lives.
+    fn ended(&self) -> Option<LinkClosed>;
 
     /// Where the peer is now; changes when it migrates.
     fn remote_address(&self) -> SocketAddr;

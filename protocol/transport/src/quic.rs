@@ -1,5 +1,7 @@
 //! quinn behind the [`Link`] traits, and quinn's errors in our words.
 
+mod carrier;
+
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -11,6 +13,8 @@ use crate::link::{
 };
 use crate::socket::canonical;
 
+pub(crate) use carrier::QuicCarrier;
+
 /// TLS alert `no_application_protocol`.
 const ALERT_NO_ALPN: u8 = 120;
 /// QUIC maps TLS alerts to transport errors 0x100 to 0x1ff.
@@ -21,14 +25,14 @@ const CONNECTION_REFUSED: u64 = 0x2;
 /// access denied, decrypt error; certificate required.
 const CERTIFICATE_ALERTS: [u8; 9] = [42, 43, 44, 45, 46, 48, 49, 51, 116];
 
-/// A QUIC connection. Clones share it.
-#[derive(Debug, Clone)]
-pub struct QuicLink {
+/// A QUIC connection.
+#[derive(Debug)]
+pub(crate) struct QuicLink {
     connection: quinn::Connection,
 }
 
 impl QuicLink {
-    pub(crate) fn new(connection: quinn::Connection) -> Self {
+    pub fn new(connection: quinn::Connection) -> Self {
         Self { connection }
     }
 }
@@ -75,12 +79,23 @@ impl Link for QuicLink {
         Box::pin(async move { self.connection.closed().await.into() })
     }
 
+    fn ended(&self) -> Option<LinkClosed> {
+        Some(self.connection.close_reason()?.into())
+    }
+
     fn remote_address(&self) -> SocketAddr {
         canonical(self.connection.remote_address())
     }
 
     fn stats(&self) -> LinkStats {
-        stats(&self.connection)
+        let stats = self.connection.stats();
+        LinkStats {
+            rtt: self.connection.rtt(),
+            packets_sent: stats.path.sent_packets,
+            packets_lost: stats.path.lost_packets,
+            bytes_sent: stats.udp_tx.bytes,
+            bytes_received: stats.udp_rx.bytes,
+        }
     }
 }
 
@@ -194,15 +209,4 @@ fn code_of(code: VarInt) -> u32 {
 
 fn bi((send, recv): (quinn::SendStream, quinn::RecvStream)) -> BiStream {
     (Box::new(send), Box::new(recv))
-}
-
-pub(crate) fn stats(connection: &quinn::Connection) -> LinkStats {
-    let stats = connection.stats();
-    LinkStats {
-        rtt: connection.rtt(),
-        packets_sent: stats.path.sent_packets,
-        packets_lost: stats.path.lost_packets,
-        bytes_sent: stats.udp_tx.bytes,
-        bytes_received: stats.udp_rx.bytes,
-    }
 }

@@ -10,13 +10,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
+use futures_util::future::BoxFuture;
+use quinn::crypto::rustls::QuicServerConfig;
 use throng_protocol::message;
 
-use crate::link::LinkClosed;
-use crate::quic::QuicLink;
+use crate::carrier::{Carrier, Established};
+use crate::link::{Link, LinkClosed};
+use crate::quic::QuicCarrier;
 use crate::settings::{INCOMING_BUFFER, INCOMING_BUFFER_TOTAL, Limits, server_transport};
-use crate::socket::{self, BindError, ResetSecret, canonical};
+use crate::socket::{self, BindError, ResetSecret};
 use crate::tls::{self, Identity, TlsError};
 
 /// A server's certificate chain and key.
@@ -58,7 +60,9 @@ impl ServerTls {
 /// One UDP port that clients connect to.
 #[derive(Debug)]
 pub struct ServerEndpoint {
-    endpoint: quinn::Endpoint,
+    carrier: Arc<dyn Carrier>,
+    /// Takes other certificates; a carrier that is not quinn has none.
+    quic: Option<quinn::Endpoint>,
     limits: Limits,
     handshakes: Arc<AtomicUsize>,
     refusing: AtomicBool,
@@ -70,41 +74,50 @@ impl ServerEndpoint {
     pub fn bind(addr: SocketAddr, tls: &ServerTls, limits: Limits) -> Result<Self, BindError> {
         let socket = socket::bind(addr)?;
         let endpoint = socket::endpoint(socket, Some(&tls.secret), Some(tls.config(&limits)))?;
+        let carrier = Arc::new(QuicCarrier::new(endpoint.clone(), None));
         Ok(Self {
-            endpoint,
+            quic: Some(endpoint),
+            ..Self::over(carrier, limits)
+        })
+    }
+
+    /// Listens on a carrier, which brings its certificate and its times with it.
+    pub fn over(carrier: Arc<dyn Carrier>, limits: Limits) -> Self {
+        Self {
+            carrier,
+            quic: None,
             limits,
             handshakes: Arc::default(),
             refusing: AtomicBool::new(false),
-        })
+        }
     }
 
     /// Where this endpoint listens.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.endpoint.local_addr()
+        self.carrier.local_addr()
     }
 
     /// The next client; `None` when the endpoint is closed. Finish each one in a task of its own.
     /// Cancel-safe.
     pub async fn accept(&self) -> Option<Handshake> {
         loop {
-            let incoming = self.endpoint.accept().await?;
+            let incoming = self.carrier.accept().await?;
             let open = self.handshakes.load(Ordering::Relaxed);
             if self.refusing.load(Ordering::Relaxed)
                 || open >= self.limits.handshakes_max
-                || self.endpoint.open_connections() >= self.limits.connections_max
+                || self.carrier.open_links() >= self.limits.connections_max
             {
                 incoming.refuse();
                 continue;
             }
-            if open >= self.limits.retry_above && !incoming.remote_address_validated() {
-                if let Err(error) = incoming.retry() {
-                    error.into_incoming().refuse();
-                }
+            if open >= self.limits.retry_above && !incoming.is_validated() {
+                incoming.retry();
                 continue;
             }
-            // Fails for packets that are no handshake; there is nobody to tell.
-            if let Ok(connecting) = incoming.accept() {
+            let from = incoming.remote_address();
+            if let Some(connecting) = incoming.accept() {
                 return Some(Handshake {
+                    from,
                     connecting,
                     open: OpenHandshake::new(&self.handshakes),
                 });
@@ -114,7 +127,9 @@ impl ServerEndpoint {
 
     /// Uses another certificate for new connections.
     pub fn renew(&self, tls: &ServerTls) {
-        self.endpoint.set_server_config(Some(tls.config(&self.limits)));
+        if let Some(endpoint) = &self.quic {
+            endpoint.set_server_config(Some(tls.config(&self.limits)));
+        }
     }
 
     /// Refuses new connections from now on; open ones go on.
@@ -124,17 +139,17 @@ impl ServerEndpoint {
 
     /// Connections, handshakes included.
     pub fn open_connections(&self) -> usize {
-        self.endpoint.open_connections()
+        self.carrier.open_links()
     }
 
     /// Closes all connections and ends [`Self::accept`].
     pub fn close(&self, code: u32, reason: &str) {
-        self.endpoint.close(code.into(), reason.as_bytes());
+        self.carrier.close(code, reason);
     }
 
     /// Waits until all connections are gone, so that peers have heard of the close.
     pub async fn wait_idle(&self) {
-        self.endpoint.wait_idle().await;
+        self.carrier.wait_idle().await;
     }
 }
 
@@ -153,39 +168,39 @@ pub enum HandshakeError {
 }
 
 /// A connection whose handshake runs. Dropping it gives the connection up.
-#[derive(Debug)]
 pub struct Handshake {
-    connecting: quinn::Connecting,
+    from: SocketAddr,
+    connecting: BoxFuture<'static, Result<Established, LinkClosed>>,
     open: OpenHandshake,
+}
+
+impl std::fmt::Debug for Handshake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handshake")
+            .field("from", &self.from)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Handshake {
     /// Where the client is.
     pub fn remote_address(&self) -> SocketAddr {
-        canonical(self.connecting.remote_address())
+        self.from
     }
 
     /// Waits for the end of the handshake.
-    pub async fn finish(self, timeout: Duration) -> Result<QuicLink, HandshakeError> {
-        let Self { connecting, open } = self;
-        let connection = tokio::time::timeout(timeout, connecting)
+    pub async fn finish(self, timeout: Duration) -> Result<Arc<dyn Link>, HandshakeError> {
+        let Self { connecting, open, .. } = self;
+        let established = tokio::time::timeout(timeout, connecting)
             .await
             .map_err(|_| HandshakeError::Timeout(timeout))?
-            .map_err(|error| HandshakeError::Closed(error.into()))?;
+            .map_err(HandshakeError::Closed)?;
         drop(open);
-        match protocol(&connection).as_deref() {
-            Some(message::ALPN) => Ok(QuicLink::new(connection)),
+        match established.protocol.as_deref() {
+            Some(message::ALPN) => Ok(established.link),
             _ => Err(HandshakeError::Protocol),
         }
     }
-}
-
-fn protocol(connection: &quinn::Connection) -> Option<Vec<u8>> {
-    connection
-        .handshake_data()?
-        .downcast::<HandshakeData>()
-        .ok()?
-        .protocol
 }
 
 /// Counts as an open handshake while it lives.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
-use throng_transport::{ClientEndpoint, LinkClosed, QuicLink};
+use throng_transport::{ClientEndpoint, Link, LinkClosed};
 use tokio::sync::oneshot;
 
 use super::{Control, DIAL_MIN, Driver, Leave, RECONNECT_MAX, RECONNECT_MIN};
@@ -20,7 +20,7 @@ enum Failure {
 
 impl Driver {
     /// Waits its turn, then connects to the next edge.
-    pub(super) async fn connect(&mut self) -> Result<QuicLink, Leave> {
+    pub(super) async fn connect(&mut self) -> Result<Arc<dyn Link>, Leave> {
         let attempts = self.attempts;
         self.state.send_replace(State::Connecting { attempts });
         if self.connection > 0 || attempts > 0 {
@@ -144,7 +144,11 @@ impl Driver {
 }
 
 /// Tries the addresses a name resolves to, in order.
-async fn dial(endpoint: Arc<ClientEndpoint>, address: String, name: String) -> Result<QuicLink, Failure> {
+async fn dial(
+    endpoint: Arc<ClientEndpoint>,
+    address: String,
+    name: String,
+) -> Result<Arc<dyn Link>, Failure> {
     let found = tokio::net::lookup_host(&address)
         .await
         .map_err(|error| Failure::Other(format!("{address}: {error}")))?;

@@ -1,5 +1,6 @@
 //! One connection, from its control stream to its end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use throng_protocol::code::{Class, Code};
 use throng_protocol::frame::Frame;
 use throng_protocol::session::client::DisconnectReason;
 use throng_protocol::session::{STREAM_BULK, STREAM_LIVE};
-use throng_transport::{FrameReadError, FrameReader, FrameWriter, Link, LinkClosed, QuicLink, RecvHalf};
+use throng_transport::{FrameReadError, FrameReader, FrameWriter, Link, LinkClosed, RecvHalf};
 
 use super::{Control, Driver, Leave};
 use crate::config::TokenError;
@@ -31,7 +32,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 type StreamTurn = (FrameReader, Result<Vec<Frame>, FrameReadError>);
 
 struct Online {
-    link: QuicLink,
+    link: Arc<dyn Link>,
     writer: FrameWriter,
     control: FrameReader,
     streams: FuturesUnordered<BoxFuture<'static, StreamTurn>>,
@@ -52,7 +53,7 @@ enum Input {
 
 impl Driver {
     /// Drives the machine over a link until one of them ends it.
-    pub(super) async fn online(&mut self, link: QuicLink) -> Leave {
+    pub(super) async fn online(&mut self, link: Arc<dyn Link>) -> Leave {
         self.welcomed = false;
         self.disconnect = None;
         let opened = {

@@ -13,7 +13,7 @@ use throng_protocol::ids::*;
 use throng_protocol::message::*;
 use throng_protocol::session::STREAM_LIVE;
 use throng_transport::dev_ca::DevCa;
-use throng_transport::{FrameReader, FrameWriter, Limits, Link, QuicLink, ServerEndpoint, ServerTls, Trust};
+use throng_transport::{FrameReader, FrameWriter, Limits, Link, ServerEndpoint, ServerTls, Trust};
 use tokio::sync::watch;
 
 pub const TOKEN: &str = "good";
@@ -160,12 +160,12 @@ fn take(counter: &AtomicU32) -> bool {
 struct Connection {
     world: Arc<World>,
     edge: String,
-    link: QuicLink,
+    link: Arc<dyn Link>,
     control: FrameWriter,
 }
 
 impl Connection {
-    async fn run(world: Arc<World>, edge: String, link: QuicLink) {
+    async fn run(world: Arc<World>, edge: String, link: Arc<dyn Link>) {
         let Ok((send, recv)) = link.accept_bi().await else {
             return;
         };
@@ -325,7 +325,7 @@ impl Connection {
 }
 
 /// One stream per subscription; ends with its link.
-async fn deliver(world: Arc<World>, link: QuicLink, channel: ChannelNumber, mut cursor: Seq) {
+async fn deliver(world: Arc<World>, link: Arc<dyn Link>, channel: ChannelNumber, mut cursor: Seq) {
     // A stream of a later version comes first; clients go on without it.
     let Ok(half) = link.open_uni().await else { return };
     let mut later = FrameWriter::new(half);

@@ -6,18 +6,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::VarInt;
+use futures_util::future::BoxFuture;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use rustls_pki_types::CertificateDer;
 use throng_protocol::cluster::{self, PeerId};
 
+use crate::carrier::{Carrier, ConnectFailure, Established};
 use crate::cluster::connection::ClusterConnection;
 use crate::cluster::error::{
     AcceptError, CLOSE_PEER, ClusterConnectError, close_for, connect_error, hello_error,
 };
 use crate::cluster::hello::Hello;
-use crate::cluster::identity::{check_cluster_name, node_name, peer_in};
-use crate::link::LinkClosed;
+use crate::cluster::identity::{check_cluster_name, dns_names, node_name, peer_among};
+use crate::link::{Link, LinkClosed};
+use crate::quic::QuicCarrier;
 use crate::settings::{CLUSTER_CONNECT_TIMEOUT, INCOMING_BUFFER, INCOMING_BUFFER_TOTAL, cluster_transport};
 use crate::socket::{self, BindError, ResetSecret};
 use crate::tls::{self, Identity, TlsError};
@@ -53,10 +54,13 @@ impl ClusterTls {
     pub fn load(ca: &Path, cert: &Path, key: &Path, cluster: &str) -> Result<Self, TlsError> {
         check_cluster_name(cluster).map_err(TlsError::Config)?;
         let identity = Identity::load(cert, key)?;
-        let me = peer_in(identity.leaf(), cluster).map_err(|reason| TlsError::Identity {
+        let wrong = |reason| TlsError::Identity {
             path: identity.cert_path().to_owned(),
             reason,
-        })?;
+        };
+        let names = dns_names(identity.leaf());
+        let names = names.ok_or_else(|| wrong("the certificate cannot be parsed".to_owned()))?;
+        let me = peer_among(&names, cluster).map_err(wrong)?;
         let (server, client) = tls::mutual_configs(&identity, tls::load_roots(ca)?, cluster::ALPN)?;
         Ok(Self {
             server: Arc::new(server),
@@ -81,8 +85,7 @@ impl ClusterTls {
 /// One UDP socket on which a node listens and from which it connects.
 #[derive(Debug)]
 pub struct ClusterEndpoint {
-    endpoint: quinn::Endpoint,
-    client: quinn::ClientConfig,
+    carrier: Arc<dyn Carrier>,
     hello: Arc<Hello>,
     me: PeerId,
 }
@@ -118,16 +121,21 @@ impl ClusterEndpoint {
         let mut client = quinn::ClientConfig::new(tls.client.clone());
         client.transport_config(cluster_transport());
         let endpoint = socket::endpoint(socket, Some(&tls.secret), server)?;
-        let hello = Arc::new(Hello {
-            cluster: tls.cluster.clone(),
-            versions,
-        });
-        Ok(Self {
-            endpoint,
-            client,
-            hello,
-            me: tls.me,
-        })
+        let carrier = Arc::new(QuicCarrier::new(endpoint, Some(client)));
+        Ok(Self::speaking(carrier, tls.cluster.clone(), tls.me, versions))
+    }
+
+    /// An endpoint on a carrier, whose certificate says that this is `me` of `cluster`.
+    pub fn over(carrier: Arc<dyn Carrier>, cluster: &str, me: PeerId) -> Self {
+        Self::speaking(carrier, Arc::from(cluster), me, CLUSTER_VERSIONS.to_vec())
+    }
+
+    fn speaking(carrier: Arc<dyn Carrier>, cluster: Arc<str>, me: PeerId, versions: Vec<u16>) -> Self {
+        Self {
+            carrier,
+            hello: Arc::new(Hello { cluster, versions }),
+            me,
+        }
     }
 
     /// Who this node is.
@@ -137,7 +145,7 @@ impl ClusterEndpoint {
 
     /// Where this endpoint listens.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.endpoint.local_addr()
+        self.carrier.local_addr()
     }
 
     /// Connects to a node; done when its certificate names exactly `expected` in this cluster, it
@@ -159,29 +167,25 @@ impl ClusterEndpoint {
         expected: PeerId,
     ) -> Result<ClusterConnection, ClusterConnectError> {
         let name = node_name(expected, &self.hello.cluster);
-        let connection = self
-            .endpoint
-            .connect_with(self.client.clone(), addr, &name)
-            .map_err(|error| ClusterConnectError::Start {
-                addr,
-                reason: error.to_string(),
-            })?
-            .await
-            .map_err(|error| connect_error(addr, &name, error.into()))?;
+        let established = self.carrier.connect(addr, &name).await;
+        let Established { link, names, .. } = established.map_err(|failure| match failure {
+            ConnectFailure::Start(reason) => ClusterConnectError::Start { addr, reason },
+            ConnectFailure::Closed(closed) => connect_error(addr, &name, closed),
+        })?;
         // TLS has compared one name; the certificate must have no second one.
-        match peer_of(&connection, &self.hello.cluster) {
+        match peer_among(&names, &self.hello.cluster) {
             Ok(peer) if peer == expected => {}
             Ok(_) => {
                 let reason = "the certificate names another node".to_owned();
-                return Err(refuse_peer(&connection, addr, name, reason));
+                return Err(refuse_peer(&*link, addr, name, reason));
             }
-            Err(reason) => return Err(refuse_peer(&connection, addr, name, reason)),
+            Err(reason) => return Err(refuse_peer(&*link, addr, name, reason)),
         }
-        match self.hello.say(&connection).await {
-            Ok(version) => Ok(ClusterConnection::new(connection, expected, version)),
+        match self.hello.say(&*link).await {
+            Ok(version) => Ok(ClusterConnection::new(link, expected, version)),
             Err(AcceptError::Closed(closed)) => Err(connect_error(addr, &name, closed)),
             Err(error) => {
-                close_for(&connection, &error);
+                close_for(&*link, &error);
                 Err(hello_error(addr, &error))
             }
         }
@@ -191,9 +195,8 @@ impl ClusterEndpoint {
     /// its own. Cancel-safe.
     pub async fn accept(&self) -> Option<ClusterHandshake> {
         loop {
-            let incoming = self.endpoint.accept().await?;
-            // Fails for packets that are no handshake; there is nobody to tell.
-            if let Ok(connecting) = incoming.accept() {
+            let incoming = self.carrier.accept().await?;
+            if let Some(connecting) = incoming.accept() {
                 return Some(ClusterHandshake {
                     connecting,
                     hello: self.hello.clone(),
@@ -204,20 +207,25 @@ impl ClusterEndpoint {
 
     /// Closes all connections and ends [`Self::accept`].
     pub fn close(&self, code: u32, reason: &str) {
-        self.endpoint.close(code.into(), reason.as_bytes());
+        self.carrier.close(code, reason);
     }
 
     /// Waits until all connections are gone, so that peers have heard of the close.
     pub async fn wait_idle(&self) {
-        self.endpoint.wait_idle().await;
+        self.carrier.wait_idle().await;
     }
 }
 
 /// A node that connects. Dropping it gives the connection up.
-#[derive(Debug)]
 pub struct ClusterHandshake {
-    connecting: quinn::Connecting,
+    connecting: BoxFuture<'static, Result<Established, LinkClosed>>,
     hello: Arc<Hello>,
+}
+
+impl fmt::Debug for ClusterHandshake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterHandshake").finish_non_exhaustive()
+    }
 }
 
 impl ClusterHandshake {
@@ -230,40 +238,23 @@ impl ClusterHandshake {
     }
 
     async fn finish_patiently(self) -> Result<ClusterConnection, AcceptError> {
-        let connection = self.connecting.await.map_err(LinkClosed::from)?;
+        let Established { link, names, .. } = self.connecting.await?;
         let answered = async {
-            let peer = peer_of(&connection, &self.hello.cluster).map_err(AcceptError::Peer)?;
-            Ok((peer, self.hello.answer(&connection).await?))
+            let peer = peer_among(&names, &self.hello.cluster).map_err(AcceptError::Peer)?;
+            Ok((peer, self.hello.answer(&*link).await?))
         };
         match answered.await {
-            Ok((peer, version)) => Ok(ClusterConnection::new(connection, peer, version)),
+            Ok((peer, version)) => Ok(ClusterConnection::new(link, peer, version)),
             Err(error) => {
-                close_for(&connection, &error);
+                close_for(&*link, &error);
                 Err(error)
             }
         }
     }
 }
 
-/// The node the peer's certificate names.
-fn peer_of(connection: &quinn::Connection, cluster: &str) -> Result<PeerId, String> {
-    let chain = connection
-        .peer_identity()
-        .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-    let leaf = chain
-        .as_deref()
-        .and_then(|chain| chain.first())
-        .ok_or("the peer has no certificate")?;
-    peer_in(leaf, cluster)
-}
-
-fn refuse_peer(
-    connection: &quinn::Connection,
-    addr: SocketAddr,
-    expected: String,
-    reason: String,
-) -> ClusterConnectError {
-    connection.close(VarInt::from_u32(CLOSE_PEER), reason.as_bytes());
+fn refuse_peer(link: &dyn Link, addr: SocketAddr, expected: String, reason: String) -> ClusterConnectError {
+    link.close(CLOSE_PEER, &reason);
     ClusterConnectError::OtherPeer {
         addr,
         expected,

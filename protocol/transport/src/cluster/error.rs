@@ -3,9 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use quinn::VarInt;
-
-use crate::link::LinkClosed;
+use crate::link::{Link, LinkClosed};
 use crate::settings::CLUSTER_CONNECT_TIMEOUT;
 
 /// Close codes of the connection before the hellos are through. Codes of later closes are the
@@ -27,7 +25,7 @@ pub enum ClusterConnectError {
     Start {
         /// The address.
         addr: SocketAddr,
-        /// What quinn said.
+        /// What the carrier said.
         reason: String,
     },
     /// Nobody answered in time: the node is down, or UDP does not get through.
@@ -108,14 +106,14 @@ pub enum AcceptError {
     Hello(String),
 }
 
-pub(super) fn close_for(connection: &quinn::Connection, error: &AcceptError) {
+pub(super) fn close_for(link: &dyn Link, error: &AcceptError) {
     let code = match error {
         AcceptError::Version { .. } => CLOSE_VERSION,
         AcceptError::OtherCluster(_) => CLOSE_CLUSTER,
         AcceptError::Peer(_) => CLOSE_PEER,
         AcceptError::Timeout(_) | AcceptError::Closed(_) | AcceptError::Hello(_) => CLOSE_HELLO,
     };
-    connection.close(VarInt::from_u32(code), error.to_string().as_bytes());
+    link.close(code, &error.to_string());
 }
 
 pub(super) fn hello_error(addr: SocketAddr, error: &AcceptError) -> ClusterConnectError {

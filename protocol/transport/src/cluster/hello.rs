@@ -7,7 +7,7 @@ use throng_protocol::cluster::{self, ClusterHello};
 
 use crate::cluster::error::AcceptError;
 use crate::cluster::lane::{CONTROL_LANE, LaneReader, LaneWriter};
-use crate::link::LinkClosed;
+use crate::link::Link;
 
 /// What this side says, and how it judges the other's.
 #[derive(Debug)]
@@ -18,36 +18,28 @@ pub(super) struct Hello {
 
 impl Hello {
     /// The connecting side: speaks first.
-    pub(super) async fn say(&self, connection: &quinn::Connection) -> Result<u16, AcceptError> {
-        let (send, recv) = connection.open_bi().await.map_err(LinkClosed::from)?;
-        let writer = LaneWriter::start(Box::new(send), CONTROL_LANE).await;
-        let mut writer = writer.map_err(|error| hello_failed(connection, &error))?;
-        self.write(connection, &mut writer).await?;
-        self.read(connection, &mut LaneReader::new(Box::new(recv))).await
+    pub(super) async fn say(&self, link: &dyn Link) -> Result<u16, AcceptError> {
+        let (send, recv) = link.open_bi().await?;
+        let writer = LaneWriter::start(send, CONTROL_LANE).await;
+        let mut writer = writer.map_err(|error| hello_failed(link, &error))?;
+        self.write(link, &mut writer).await?;
+        self.read(link, &mut LaneReader::new(recv)).await
     }
 
     /// The accepting side.
-    pub(super) async fn answer(&self, connection: &quinn::Connection) -> Result<u16, AcceptError> {
-        let (send, recv) = connection.accept_bi().await.map_err(LinkClosed::from)?;
-        let mut reader = LaneReader::new(Box::new(recv));
-        let kind = reader
-            .kind()
-            .await
-            .map_err(|error| hello_failed(connection, &error))?;
+    pub(super) async fn answer(&self, link: &dyn Link) -> Result<u16, AcceptError> {
+        let (send, recv) = link.accept_bi().await?;
+        let mut reader = LaneReader::new(recv);
+        let kind = reader.kind().await.map_err(|error| hello_failed(link, &error))?;
         if kind != CONTROL_LANE {
             return Err(AcceptError::Hello(format!("the first lane is of kind {kind}")));
         }
-        let version = self.read(connection, &mut reader).await?;
-        self.write(connection, &mut LaneWriter::answer(Box::new(send)))
-            .await?;
+        let version = self.read(link, &mut reader).await?;
+        self.write(link, &mut LaneWriter::answer(send)).await?;
         Ok(version)
     }
 
-    async fn write(
-        &self,
-        connection: &quinn::Connection,
-        writer: &mut LaneWriter,
-    ) -> Result<(), AcceptError> {
+    async fn write(&self, link: &dyn Link, writer: &mut LaneWriter) -> Result<(), AcceptError> {
         let hello = ClusterHello {
             versions: self.versions.clone(),
             cluster: self.cluster.to_string(),
@@ -56,20 +48,13 @@ impl Hello {
         writer
             .write_one(frame)
             .await
-            .map_err(|error| hello_failed(connection, &error))?;
+            .map_err(|error| hello_failed(link, &error))?;
         writer.finish();
         Ok(())
     }
 
-    async fn read(
-        &self,
-        connection: &quinn::Connection,
-        reader: &mut LaneReader,
-    ) -> Result<u16, AcceptError> {
-        let frame = reader
-            .next()
-            .await
-            .map_err(|error| hello_failed(connection, &error))?;
+    async fn read(&self, link: &dyn Link, reader: &mut LaneReader) -> Result<u16, AcceptError> {
+        let frame = reader.next().await.map_err(|error| hello_failed(link, &error))?;
         let frame = frame.ok_or_else(|| AcceptError::Hello("the control lane ended".to_owned()))?;
         let hello: ClusterHello =
             cluster::decode(&frame).map_err(|error| AcceptError::Hello(error.to_string()))?;
@@ -89,9 +74,9 @@ impl Hello {
 }
 
 /// A hello that failed with its stream: the connection's end says more, if it ended.
-fn hello_failed(connection: &quinn::Connection, error: &dyn fmt::Display) -> AcceptError {
-    match connection.close_reason() {
-        Some(reason) => AcceptError::Closed(reason.into()),
+fn hello_failed(link: &dyn Link, error: &dyn fmt::Display) -> AcceptError {
+    match link.ended() {
+        Some(closed) => AcceptError::Closed(closed),
         None => AcceptError::Hello(error.to_string()),
     }
 }

@@ -32,9 +32,8 @@ pub fn check_cluster_name(cluster: &str) -> Result<(), String> {
     ))
 }
 
-/// The one node of a cluster that a certificate names, or what is wrong with its names.
-pub(crate) fn peer_in(certificate: &[u8], cluster: &str) -> Result<PeerId, String> {
-    let names = dns_names(certificate).ok_or("the certificate cannot be parsed")?;
+/// The one node of a cluster that the names in a certificate name, or what is wrong with them.
+pub(crate) fn peer_among(names: &[String], cluster: &str) -> Result<PeerId, String> {
     let mut nodes = names.iter().filter(|name| name.ends_with(&format!(".{DOMAIN}")));
     let (Some(name), None) = (nodes.next(), nodes.next()) else {
         return Err(format!(

@@ -38,7 +38,7 @@ async fn echo(link: Arc<dyn Link>) {
     }
 }
 
-async fn open(link: &dyn Link) -> (FrameWriter, FrameReader) {
+async fn open(link: &Arc<dyn Link>) -> (FrameWriter, FrameReader) {
     let (send, recv) = link.open_bi().await.unwrap();
     (FrameWriter::new(send), FrameReader::new(recv))
 }
@@ -60,7 +60,6 @@ async fn ping(writer: &mut FrameWriter, reader: &mut FrameReader, payload: &[u8]
 async fn frames_streams_and_datagrams_go_both_ways() {
     let pair = Pair::new();
     let (client, server) = pair.link().await;
-    let server: Arc<dyn Link> = Arc::new(server);
     let echoing = tokio::spawn(echo(server.clone()));
 
     let (mut writer, mut reader) = open(&client).await;
@@ -160,7 +159,7 @@ async fn a_stream_goes_on_when_the_client_moves_to_another_socket() {
     let pair = Pair::new();
     let (client, server) = pair.link().await;
     let before = server.remote_address();
-    let echoing = tokio::spawn(echo(Arc::new(server.clone())));
+    let echoing = tokio::spawn(echo(server.clone()));
     let (mut writer, mut reader) = open(&client).await;
     ping(&mut writer, &mut reader, b"before").await;
     let moved = pair.client.rebind().unwrap();
@@ -207,7 +206,7 @@ async fn a_slow_reader_holds_up_its_own_stream_only_and_within_the_windows() {
     let pair = Pair::new();
     let (slow, to_slow) = pair.link().await;
     let (other, to_other) = pair.link().await;
-    let echoing = tokio::spawn(echo(Arc::new(to_other)));
+    let echoing = tokio::spawn(echo(to_other));
     let mut lane = to_slow.open_uni().await.unwrap();
     let chunk = Bytes::from(vec![1; 16 * 1024]);
     let mut chunks = vec![chunk; 128];

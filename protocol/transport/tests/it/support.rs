@@ -11,8 +11,8 @@ use throng_protocol::ids::{EdgeId, NodeId};
 use throng_transport::cluster::{LaneReader, LaneWriter};
 use throng_transport::dev_ca::DevCa;
 use throng_transport::{
-    ClientEndpoint, ClusterConnection, ClusterEndpoint, ClusterTls, Limits, QuicLink, ServerEndpoint,
-    ServerTls, Trust,
+    ClientEndpoint, ClusterConnection, ClusterEndpoint, ClusterTls, Limits, Link, ServerEndpoint, ServerTls,
+    Trust,
 };
 
 /// Long enough for a busy machine; no test waits for it to pass.
@@ -50,7 +50,7 @@ impl Pair {
     }
 
     /// Both ends of a new link: the client's and the server's.
-    pub async fn link(&self) -> (QuicLink, QuicLink) {
+    pub async fn link(&self) -> (Arc<dyn Link>, Arc<dyn Link>) {
         let accept = async {
             self.server
                 .accept()

@@ -1,0 +1,121 @@
+//! quinn's endpoint behind the [`Carrier`] trait.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use quinn::crypto::rustls::HandshakeData;
+use rustls_pki_types::CertificateDer;
+
+use super::QuicLink;
+use crate::carrier::{Carrier, ConnectFailure, Established, Incoming};
+use crate::cluster::dns_names;
+use crate::link::LinkClosed;
+use crate::socket::{self, BindError, canonical, unspecified};
+
+/// A UDP socket and the connections on it.
+#[derive(Debug)]
+pub(crate) struct QuicCarrier {
+    endpoint: quinn::Endpoint,
+    client: Option<quinn::ClientConfig>,
+}
+
+impl QuicCarrier {
+    /// An endpoint that connects if `client` says how.
+    pub fn new(endpoint: quinn::Endpoint, client: Option<quinn::ClientConfig>) -> Self {
+        Self { endpoint, client }
+    }
+}
+
+impl Carrier for QuicCarrier {
+    fn connect<'a>(
+        &'a self,
+        addr: SocketAddr,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Established, ConnectFailure>> {
+        Box::pin(async move {
+            let start = |reason: String| ConnectFailure::Start(reason);
+            let config = self.client.clone();
+            let config = config.ok_or_else(|| start("this endpoint only listens".to_owned()))?;
+            let connecting = self
+                .endpoint
+                .connect_with(config, addr, name)
+                .map_err(|error| start(error.to_string()))?;
+            Ok(established(connecting.await.map_err(LinkClosed::from)?))
+        })
+    }
+
+    fn accept(&self) -> BoxFuture<'_, Option<Box<dyn Incoming>>> {
+        Box::pin(async move { Some(Box::new(self.endpoint.accept().await?) as Box<dyn Incoming>) })
+    }
+
+    fn open_links(&self) -> usize {
+        self.endpoint.open_connections()
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    fn rebind(&self) -> Result<SocketAddr, BindError> {
+        let socket = socket::bind_any()?;
+        let addr = socket
+            .local_addr()
+            .map_err(|source| BindError::new(unspecified(), source))?;
+        self.endpoint
+            .rebind(socket)
+            .map_err(|source| BindError::new(addr, source))?;
+        Ok(canonical(addr))
+    }
+
+    fn close(&self, code: u32, reason: &str) {
+        self.endpoint.close(code.into(), reason.as_bytes());
+    }
+
+    fn wait_idle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.endpoint.wait_idle())
+    }
+}
+
+impl Incoming for quinn::Incoming {
+    fn remote_address(&self) -> SocketAddr {
+        canonical(Self::remote_address(self))
+    }
+
+    fn is_validated(&self) -> bool {
+        self.remote_address_validated()
+    }
+
+    fn accept(self: Box<Self>) -> Option<BoxFuture<'static, Result<Established, LinkClosed>>> {
+        let connecting = Self::accept(*self).ok()?;
+        Some(Box::pin(async move { Ok(established(connecting.await?)) }))
+    }
+
+    fn refuse(self: Box<Self>) {
+        Self::refuse(*self);
+    }
+
+    fn retry(self: Box<Self>) {
+        if let Err(error) = Self::retry(*self) {
+            error.into_incoming().refuse();
+        }
+    }
+}
+
+fn established(connection: quinn::Connection) -> Established {
+    let protocol = connection
+        .handshake_data()
+        .and_then(|any| any.downcast::<HandshakeData>().ok())
+        .and_then(|data| data.protocol);
+    let chain = connection
+        .peer_identity()
+        .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let leaf = chain.as_deref().and_then(|chain| chain.first());
+    let names = leaf.and_then(|leaf| dns_names(leaf)).unwrap_or_default();
+    Established {
+        link: Arc::new(QuicLink::new(connection)),
+        names,
+        protocol,
+    }
+}
