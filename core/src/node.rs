@@ -1,6 +1,7 @@
 //! A core node from start to drain.
 
-use std::collections::BTreeMap;
+mod assembly;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +9,8 @@ use std::time::Duration;
 use throng_protocol::cluster::{NodeStatus, PeerId};
 use throng_protocol::code::{CLOSE_NORMAL, Code};
 use throng_protocol::ids::{NodeId, ShardId};
-use throng_protocol::placement::{ClusterMap, META_SHARD, Plane, ShardInfo};
-use throng_raft_store::{NodeStore, OpenError, Shard, StoreOptions};
+use throng_protocol::placement::{ClusterMap, META_SHARD, Plane};
+use throng_raft_store::{NodeStore, StoreOptions};
 use throng_transport::{ClusterEndpoint, ClusterPool, ClusterTls};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -18,20 +19,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::{SharedClock, SystemClock};
-use crate::cluster_state::{ClusterState, ClusterWatch};
 use crate::config::CoreConfig;
 use crate::core::Core;
 use crate::error::CoreError;
-use crate::feed::FeedRegistry;
 use crate::limits::{HAND_OVER_ROUNDS, HAND_OVER_TIMEOUT};
 use crate::listen::Listener;
 use crate::metrics::Metrics;
-use crate::observer::ShardObserver;
-use crate::outbox::{self, OutboxSignals};
+use crate::outbox;
 use crate::peers::Peers;
-use crate::raft::{NetworkFactory, RaftServer, ShardHandle};
+use crate::raft::RaftServer;
 use crate::replica::Replica;
 use crate::{bootstrap, clocks, observe};
+
+use assembly::Assembly;
 
 /// The folder of the store inside a node's data folder.
 const STORE_FOLDER: &str = "store";
@@ -55,23 +55,28 @@ pub struct CoreNode {
     stopped: CancellationToken,
 }
 
-/// What a node is put together from.
-struct Parts {
-    config: CoreConfig,
-    clock: SharedClock,
-    store: NodeStore,
-    peers: Arc<Peers>,
-    feeds: Arc<FeedRegistry>,
-    metrics: Metrics,
-    raft: RaftServer,
-    draining: CancellationToken,
+/// What a node stands on: its clock, disk and network.
+#[derive(Debug)]
+pub struct CoreParts {
+    /// What the node proposes as "now".
+    pub clock: SharedClock,
+    /// Where its replicas are kept.
+    pub store: NodeStore,
+    /// How the store is read while the node starts.
+    pub opening: Opening,
+    /// Where it listens for other nodes and connects from.
+    pub endpoint: ClusterEndpoint,
+    /// Where it serves HTTP, if it does.
+    pub observe: Option<TcpListener>,
 }
 
-/// An opened replica, before its Raft group runs.
-struct Opened {
-    shard: Shard,
-    outbox: OutboxSignals,
-    applied: watch::Receiver<u64>,
+/// How replicas are opened, which may read much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    /// On threads of the runtime that may block: for a store on a disk.
+    OnThreads,
+    /// At once, where it is called: for a store in memory and a runtime of one thread.
+    Inline,
 }
 
 impl CoreNode {
@@ -86,19 +91,47 @@ impl CoreNode {
         config.check().map_err(CoreError::Config)?;
         let tls = load_tls(&config)?;
         let store = open_store(&config).await?;
-        let endpoint = Arc::new(ClusterEndpoint::bind(config.listen, &tls)?);
-        let address = endpoint.local_addr().map_err(|error| CoreError::Listen {
-            address: config.listen,
-            reason: error.to_string(),
-        })?;
+        let endpoint = ClusterEndpoint::bind(config.listen, &tls)?;
         let observe = match config.observe {
             Some(address) => Some(observe_at(address).await?),
             None => None,
         };
+        let parts = CoreParts {
+            clock,
+            store,
+            opening: Opening::OnThreads,
+            endpoint,
+            observe,
+        };
+        Self::start_on(config, parts).await
+    }
+
+    /// [`Self::start`] on parts that are there already; of the settings, those that say where they
+    /// would come from are not read.
+    pub async fn start_on(config: CoreConfig, parts: CoreParts) -> Result<Self, CoreError> {
+        config.check().map_err(CoreError::Config)?;
+        let CoreParts {
+            clock,
+            store,
+            opening,
+            endpoint,
+            observe,
+        } = parts;
+        let endpoint = Arc::new(endpoint);
+        if endpoint.me() != PeerId::Core(config.id) {
+            return Err(CoreError::OtherIdentity {
+                expected: config.id.0,
+                found: endpoint.me(),
+            });
+        }
+        let address = endpoint.local_addr().map_err(|error| CoreError::Listen {
+            address: config.listen,
+            reason: error.to_string(),
+        })?;
         let pool = ClusterPool::new(Arc::clone(&endpoint));
         let initial = config.initial_map();
         let (draining, metrics) = (CancellationToken::new(), Metrics::default());
-        let parts = Parts {
+        let assembly = Assembly {
             peers: Arc::new(Peers::new(pool, &initial)),
             feeds: Arc::default(),
             raft: RaftServer::new(draining.clone(), metrics.clone()),
@@ -107,8 +140,9 @@ impl CoreNode {
             config,
             clock,
             store,
+            opening,
         };
-        parts.assemble(initial, endpoint, address, observe).await
+        assembly.assemble(initial, endpoint, address, observe).await
     }
 
     /// Where the node listens.
@@ -215,142 +249,6 @@ impl Drop for CoreNode {
     fn drop(&mut self) {
         self.stop.cancel();
         self.endpoint.close(CLOSE_NORMAL, "stopped");
-    }
-}
-
-impl Parts {
-    async fn assemble(
-        mut self,
-        initial: ClusterMap,
-        endpoint: Arc<ClusterEndpoint>,
-        address: SocketAddr,
-        observe: Option<TcpListener>,
-    ) -> Result<CoreNode, CoreError> {
-        let mut opened = BTreeMap::new();
-        let meta_info = ShardInfo {
-            id: META_SHARD,
-            plane: Plane::Meta,
-            voters: Vec::new(),
-        };
-        opened.insert(META_SHARD, self.open(&meta_info).await?);
-        let known = opened[&META_SHARD]
-            .shard
-            .reader
-            .read(|view, _| ClusterState::read(view));
-        let known = known.map_err(|error| self.shard_error(META_SHARD, error))?;
-        let map = known.as_ref().map_or(&initial, |state| &state.map).clone();
-        self.peers.update(&map);
-        let me = self.config.id;
-        let hosted: Vec<ShardInfo> = map
-            .shards
-            .iter()
-            .filter(|shard| shard.voters.contains(&me))
-            .cloned()
-            .collect();
-        let meta_applied = opened[&META_SHARD].applied.clone();
-        let (mut replicas, mut damaged) = (BTreeMap::new(), BTreeMap::new());
-        for info in hosted {
-            let (id, found) = (info.id, opened.remove(&info.id));
-            match self.host(info, found).await {
-                Ok(replica) => drop(replicas.insert(id, Arc::new(replica))),
-                // Without the meta shard the node knows nothing of the cluster; any other is one less.
-                Err(error @ CoreError::Shard { .. }) if id != META_SHARD => {
-                    tracing::error!(shard = %id, %error, "this replica cannot be opened; the others serve");
-                    damaged.insert(id, error.to_string());
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        let observe_address = observe.as_ref().and_then(|listener| listener.local_addr().ok());
-        let core = Arc::new(Core {
-            node: me,
-            clock: self.clock,
-            replicas,
-            damaged,
-            cluster: ClusterWatch::new(known),
-            peers: self.peers,
-            feeds: self.feeds,
-            metrics: self.metrics,
-            draining: self.draining,
-            requests: TaskTracker::new(),
-        });
-        let node = CoreNode {
-            core,
-            endpoint,
-            address,
-            observe: observe_address,
-            tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
-            stopped: CancellationToken::new(),
-        };
-        node.run(self.raft, initial, meta_applied);
-        node.spawn(give_up_with_store(Arc::clone(&node.core), self.store.clone()));
-        if let Some(listener) = observe {
-            node.spawn(observe::serve(
-                listener,
-                Arc::clone(&node.core),
-                self.store,
-                node.stop.clone(),
-            ));
-        }
-        Ok(node)
-    }
-
-    async fn open(&self, info: &ShardInfo) -> Result<Opened, CoreError> {
-        let outbox = OutboxSignals::default();
-        let (sender, applied) = watch::channel(0);
-        let observer = ShardObserver {
-            feeds: Arc::clone(&self.feeds),
-            outbox: outbox.clone(),
-            applied: sender,
-            metrics: self.metrics.clone(),
-        };
-        let (store, id, plane) = (self.store.clone(), info.id, info.plane);
-        let opening = tokio::task::spawn_blocking(move || store.shard(id, plane, Arc::new(observer)));
-        let shard = opening.await.map_err(|error| self.shard_error(id, error))?;
-        Ok(Opened {
-            shard: shard.map_err(|error| match error {
-                OpenError::Shard { .. } => self.shard_error(id, error),
-                error => CoreError::store(&self.config.data, error),
-            })?,
-            outbox,
-            applied,
-        })
-    }
-
-    async fn host(&mut self, info: ShardInfo, opened: Option<Opened>) -> Result<Replica, CoreError> {
-        let opened = match opened {
-            Some(opened) => opened,
-            None => self.open(&info).await?,
-        };
-        self.replica(info, opened).await
-    }
-
-    async fn replica(&mut self, info: ShardInfo, opened: Opened) -> Result<Replica, CoreError> {
-        let Shard {
-            log,
-            state_machine,
-            reader,
-        } = opened.shard;
-        let (me, timing) = (self.config.id, self.config.shard_timing());
-        let network = NetworkFactory::new(info.id, me, Arc::clone(&self.peers));
-        let handle = ShardHandle::start(info.id, me, timing, network, log, state_machine).await;
-        let handle = handle.map_err(|error| self.shard_error(info.id, error))?;
-        self.raft.add(&handle, reader.clone());
-        Ok(Replica::new(
-            info,
-            handle,
-            reader,
-            opened.outbox,
-            self.metrics.clone(),
-        ))
-    }
-
-    fn shard_error(&self, shard: ShardId, error: impl ToString) -> CoreError {
-        CoreError::Shard {
-            shard: shard.0,
-            reason: error.to_string(),
-        }
     }
 }
 

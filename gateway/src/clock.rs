@@ -4,6 +4,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Duration, Instant};
 
+/// What the machine's clock says, Unix milliseconds.
+pub(crate) fn machine_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The machine's clock as it was when the edge started, moved on by a clock that only goes forward:
 /// a step of the machine's clock cannot end sessions.
 #[derive(Debug, Clone, Copy)]
@@ -13,12 +19,10 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    pub fn start() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self {
-            unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
-            at: Instant::now(),
-        }
+    /// A clock that says now what it is told.
+    pub fn start_at(unix_ms: u64) -> Self {
+        let at = Instant::now();
+        Self { unix_ms, at }
     }
 
     pub fn now_ms(&self) -> u64 {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use throng_fanout::{RING_BYTES_MAX, RING_FRAMES_MAX, RingLimits};
 use throng_protocol::ids::{EdgeId, NodeId};
+use throng_transport::Limits;
 
 /// The settings of an edge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +101,14 @@ impl Default for GatewayLimits {
 }
 
 impl GatewayLimits {
+    pub(crate) fn of_endpoint(&self) -> Limits {
+        Limits {
+            connections_max: self.connections_max,
+            handshakes_max: self.handshakes_max,
+            ..Limits::default()
+        }
+    }
+
     pub(crate) fn ring(&self) -> RingLimits {
         RingLimits {
             bytes_max: self.ring_bytes_max,

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use throng_protocol::cluster::PeerId;
 use throng_protocol::code::Code;
-use throng_transport::{ClusterEndpoint, ClusterPool, ClusterTls, Limits, ServerEndpoint, ServerTls};
+use throng_transport::{ClusterEndpoint, ClusterPool, ClusterTls, ServerEndpoint, ServerTls};
 use tokio::net::TcpListener;
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::channels::Channels;
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::config::GatewayConfig;
 use crate::error::GatewayError;
 use crate::limits::FAREWELL;
@@ -34,6 +34,19 @@ pub struct Gateway {
     edges: Arc<[String]>,
 }
 
+/// What an edge stands on: its clock and its networks.
+#[derive(Debug)]
+pub struct GatewayParts {
+    /// What the machine's clock says now, Unix milliseconds; from here on only passed time counts.
+    pub now_ms: u64,
+    /// Where it listens for clients.
+    pub endpoint: ServerEndpoint,
+    /// Where it connects to core nodes from.
+    pub cluster: ClusterEndpoint,
+    /// Where it serves HTTP, if it does.
+    pub observe: Option<TcpListener>,
+}
+
 impl Gateway {
     /// Starts an edge. It listens when this returns; the core need not be there yet, requests are
     /// refused as unavailable until it is. Must be called inside a tokio runtime.
@@ -48,22 +61,29 @@ impl Gateway {
             });
         }
         let tls = ServerTls::load(&config.tls.cert, &config.tls.key)?;
-        let observed = match config.observe {
+        let observe = match config.observe {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
-        let limits = Limits {
-            connections_max: config.limits.connections_max,
-            handshakes_max: config.limits.handshakes_max,
-            ..Limits::default()
+        let parts = GatewayParts {
+            now_ms: clock::machine_ms(),
+            endpoint: ServerEndpoint::bind(config.listen, &tls, config.limits.of_endpoint())?,
+            cluster: ClusterEndpoint::outgoing(&cluster_tls)?,
+            observe,
         };
-        let endpoint = Arc::new(ServerEndpoint::bind(config.listen, &tls, limits)?);
+        Self::start_on(config, parts)
+    }
+
+    /// [`Self::start`] on parts that are there already; of the settings, those that say where they
+    /// would come from are not read.
+    pub fn start_on(config: GatewayConfig, parts: GatewayParts) -> Result<Self, GatewayError> {
+        config.check().map_err(GatewayError::Config)?;
+        let (endpoint, cluster) = (Arc::new(parts.endpoint), Arc::new(parts.cluster));
         let listen = endpoint
             .local_addr()
             .map_err(|error| GatewayError::listen(config.listen, &error))?;
-        let cluster = Arc::new(ClusterEndpoint::outgoing(&cluster_tls)?);
         let metrics = Metrics::default();
-        let clock = Clock::start();
+        let clock = Clock::start_at(parts.now_ms);
         let pool = ClusterPool::new(Arc::clone(&cluster));
         let upstream = Arc::new(Upstream::new(pool, config.cores.clone(), metrics.clone()));
         let ring = config.limits.ring();
@@ -81,7 +101,7 @@ impl Gateway {
         };
         gateway.spawn(
             Duration::from_millis(config.limits.handshake_timeout_ms),
-            observed,
+            parts.observe,
         );
         tracing::info!(edge = %config.id, %listen, "the edge listens");
         Ok(gateway)

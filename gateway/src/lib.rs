@@ -31,4 +31,4 @@ mod upstream;
 
 pub use config::{ClientTlsFiles, ClusterTlsFiles, CoreAddress, GatewayConfig, GatewayLimits};
 pub use error::GatewayError;
-pub use gateway::Gateway;
+pub use gateway::{Gateway, GatewayParts};

@@ -11,7 +11,7 @@ mod sinks;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -26,6 +26,7 @@ use throng_protocol::session::client::{
 };
 use throng_transport::ClientEndpoint;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::client::{Ack, PendingSend, State};
 use crate::config::{ClientConfig, TokenError};
@@ -277,18 +278,13 @@ impl Driver {
     }
 
     /// When the machine or a saving is due.
-    fn wake_at(&self) -> tokio::time::Instant {
+    fn wake_at(&self) -> Instant {
         let machine = self
             .machine
             .poll_timeout()
             .map(|(at_ms, _)| self.epoch + Duration::from_millis(at_ms));
         let far = self.epoch + Duration::from_secs(365 * 24 * 3_600);
-        [machine, self.save_at]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(far)
-            .into()
+        [machine, self.save_at].into_iter().flatten().min().unwrap_or(far)
     }
 
     fn handle_wake(&mut self) {

@@ -46,6 +46,11 @@ impl Trust {
         Self::with_alpn(roots, &[message::ALPN])
     }
 
+    /// Trusts nobody: for whoever is given an endpoint, which brings its own trust.
+    pub fn nobody() -> Result<Self, TlsError> {
+        Self::with_alpn(rustls::RootCertStore::empty(), &[message::ALPN])
+    }
+
     pub(crate) fn with_alpn(roots: rustls::RootCertStore, alpn: &[&[u8]]) -> Result<Self, TlsError> {
         Ok(Self {
             crypto: Arc::new(tls::client_config(roots, alpn)?),

@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use parking_lot::Mutex;
 use throng_protocol::ids::{MessageId, Position};
@@ -15,6 +14,7 @@ use throng_protocol::message::{self, Place};
 use throng_protocol::session::client::{Entries, SubscribedAt};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::Instant;
 
 use super::{Driver, Key, SAVE_INTERVAL};
 use crate::error::RequestError;
