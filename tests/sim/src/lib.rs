@@ -13,4 +13,11 @@
 //! but in its invariants.
 
 pub mod cli;
+pub mod history;
+pub mod invariants;
+pub mod logs;
 pub mod rng;
+pub mod run;
+pub mod summary;
+pub mod workload;
+pub mod world;
