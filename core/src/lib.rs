@@ -35,4 +35,4 @@ mod replica;
 pub use clock::{Clock, SharedClock, SystemClock};
 pub use config::{CoreConfig, InitialShards, PeerConfig, Storage, Timings, TlsFiles};
 pub use error::CoreError;
-pub use node::{CoreNode, CoreParts, Opening};
+pub use node::{CoreNode, CoreParts};

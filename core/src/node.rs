@@ -62,21 +62,10 @@ pub struct CoreParts {
     pub clock: SharedClock,
     /// Where its replicas are kept.
     pub store: NodeStore,
-    /// How the store is read while the node starts.
-    pub opening: Opening,
     /// Where it listens for other nodes and connects from.
     pub endpoint: ClusterEndpoint,
     /// Where it serves HTTP, if it does.
     pub observe: Option<TcpListener>,
-}
-
-/// How replicas are opened, which may read much.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Opening {
-    /// On threads of the runtime that may block: for a store on a disk.
-    OnThreads,
-    /// At once, where it is called: for a store in memory and a runtime of one thread.
-    Inline,
 }
 
 impl CoreNode {
@@ -99,7 +88,6 @@ impl CoreNode {
         let parts = CoreParts {
             clock,
             store,
-            opening: Opening::OnThreads,
             endpoint,
             observe,
         };
@@ -113,7 +101,6 @@ impl CoreNode {
         let CoreParts {
             clock,
             store,
-            opening,
             endpoint,
             observe,
         } = parts;
@@ -140,7 +127,6 @@ impl CoreNode {
             config,
             clock,
             store,
-            opening,
         };
         assembly.assemble(initial, endpoint, address, observe).await
     }

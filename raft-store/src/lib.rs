@@ -18,9 +18,9 @@
 //! #     fn applied(&self, _: ShardId, _: u64, _: Vec<Notice>) {}
 //! #     fn installed(&self, _: ShardId, _: u64) {}
 //! # }
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn start() -> Result<(), Box<dyn std::error::Error>> {
 //! let node = NodeStore::open(Path::new("node-1/store"), &StoreOptions::default())?;
-//! let shard = node.shard(ShardId(101), Plane::Message, Arc::new(Feeds))?;
+//! let shard = node.shard(ShardId(101), Plane::Message, Arc::new(Feeds)).await?;
 //! let config = raft_config(ShardTiming::default())?;
 //! // Raft::new(id, config, network, shard.log, shard.state_machine).await?;
 //! // Reads: shard.reader (a throng_state::View). RPCs: the `wire` module.
@@ -50,6 +50,7 @@ pub mod reader;
 pub mod record;
 mod shard_state;
 pub mod snapshot;
+mod spool;
 pub mod state_machine;
 pub mod store;
 pub mod types;

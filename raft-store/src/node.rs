@@ -1,7 +1,7 @@
 //! A node's store: the folder, the one writer, and the shards opened on it.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use throng_protocol::ids::ShardId;
@@ -15,6 +15,7 @@ use crate::log_store::LogStore;
 use crate::metrics::StoreMetrics;
 use crate::reader::StateReader;
 use crate::shard_state::ShardState;
+use crate::spool::Spool;
 use crate::state_machine::{Observer, StateMachine};
 use crate::store::{Store, StoreFailure};
 
@@ -36,7 +37,7 @@ impl Default for StoreOptions {
 #[derive(Debug, Clone)]
 pub struct NodeStore {
     store: Arc<dyn Store>,
-    spool: PathBuf,
+    spool: Spool,
 }
 
 /// The three handles of one shard's replica.
@@ -59,20 +60,24 @@ impl NodeStore {
 
     /// A node's store over any [`Store`]; `spool` is a folder for temporary files, emptied here.
     pub fn over(store: Arc<dyn Store>, spool: &Path) -> io::Result<Self> {
-        match std::fs::remove_dir_all(spool) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        std::fs::create_dir_all(spool)?;
         Ok(Self {
             store,
-            spool: spool.to_owned(),
+            spool: Spool::folder(spool)?,
         })
     }
 
-    /// Opens one shard. Each shard is opened once at a time: two state machines on the same records
-    /// would overwrite each other. Blocks for reads and for the clean-up of an interrupted install.
-    pub fn shard(
+    /// A node's store over any [`Store`], without files and threads: snapshots that travel wait in
+    /// memory, and reads run where they are asked for. For stores whose disk is simulated.
+    pub fn in_memory(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            spool: Spool::Memory,
+        }
+    }
+
+    /// Opens one shard, and cleans up after an interrupted install. Each shard is opened once at a
+    /// time: two state machines on the same records would overwrite each other.
+    pub async fn shard(
         &self,
         shard: ShardId,
         plane: Plane,
@@ -82,11 +87,15 @@ impl NodeStore {
             shard: shard.0,
             reason: error.to_string(),
         };
-        let health = Arc::new(Health::default());
-        let log = LogStore::load(shard, Arc::clone(&self.store), Arc::clone(&health)).map_err(shard_error)?;
-        let state = ShardState::load(shard, plane, Arc::clone(&self.store), health, self.spool.clone())
-            .map_err(shard_error)?;
-        let state = Arc::new(state);
+        let (store, spool) = (Arc::clone(&self.store), self.spool.clone());
+        let load = move || {
+            let health = Arc::new(Health::default());
+            let log = LogStore::load(shard, Arc::clone(&store), Arc::clone(&health))?;
+            let state = ShardState::load(shard, plane, store, health, spool)?;
+            Ok((log, Arc::new(state)))
+        };
+        let (log, state) = self.spool.run(load).await.map_err(shard_error)?;
+        state.clear_leftovers().await.map_err(shard_error)?;
         Ok(Shard {
             log,
             state_machine: StateMachine::new(Arc::clone(&state), observer),

@@ -13,7 +13,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Bound;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,7 +27,8 @@ use crate::health::Health;
 use crate::keys::{self, Meta};
 use crate::log_store::{decode_meta, load_meta};
 use crate::record;
-use crate::store::{Batch, Limit, Store, StoreFailure, Table};
+use crate::spool::Spool;
+use crate::store::{Batch, Limit, Store, StoreFailure, Table, submit_and_wait};
 use crate::types::{LogId, StoredMembership};
 
 /// Bytes applied and not durable before `apply` waits for the disk. Enough for seconds of a full-speed
@@ -82,7 +82,7 @@ pub(crate) struct ShardState {
     pub plane: Plane,
     pub store: Arc<dyn Store>,
     pub health: Arc<Health>,
-    pub spool: PathBuf,
+    pub spool: Spool,
     pub live: RwLock<Live>,
     pub flushed: watch::Sender<Flushed>,
     /// Batches that are durable and whose records may leave the overlay.
@@ -90,40 +90,18 @@ pub(crate) struct ShardState {
 }
 
 impl ShardState {
-    /// Loads the durable state of a shard and deletes leftovers of interrupted installs. Blocks.
+    /// Loads the durable state of a shard. Blocks.
     pub fn load(
         shard: ShardId,
         plane: Plane,
         store: Arc<dyn Store>,
         health: Arc<Health>,
-        spool: PathBuf,
+        spool: Spool,
     ) -> io::Result<Self> {
         let applied: Applied = match load_meta(&*store, &health, shard, Meta::Applied)? {
             Some(payload) => decode_meta(payload)?,
             None => Applied::default(),
         };
-        let before = Leftovers::new(
-            keys::generation(shard, 0),
-            keys::generation(shard, applied.generation),
-        );
-        let after = Leftovers::new(
-            keys::generation_end(shard, applied.generation),
-            keys::state_end(shard),
-        );
-        for mut leftovers in [before, after] {
-            while let Some(batch) = leftovers.next_batch(&*store)? {
-                let (done, durable) = std::sync::mpsc::sync_channel(1);
-                store.submit(
-                    batch,
-                    Box::new(move |result| {
-                        let _ = done.send(result);
-                    }),
-                );
-                durable
-                    .recv()
-                    .map_err(|_| io::Error::from(crate::store::closed()))??;
-            }
-        }
         Ok(Self {
             shard,
             plane,
@@ -140,6 +118,26 @@ impl ShardState {
             }),
             durable: Mutex::default(),
         })
+    }
+
+    /// Deletes what interrupted installs have left of other generations.
+    pub async fn clear_leftovers(&self) -> io::Result<()> {
+        let (shard, generation) = (self.shard, self.live.read().applied.generation);
+        let before = Leftovers::new(keys::generation(shard, 0), keys::generation(shard, generation));
+        let after = Leftovers::new(keys::generation_end(shard, generation), keys::state_end(shard));
+        for mut leftovers in [before, after] {
+            loop {
+                let store = Arc::clone(&self.store);
+                let next = move || Ok((leftovers.next_batch(&*store)?, leftovers));
+                let (batch, left) = self.spool.run(next).await?;
+                let Some(batch) = batch else {
+                    break;
+                };
+                leftovers = left;
+                submit_and_wait(&*self.store, batch).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Runs `work` over a view that stands still.

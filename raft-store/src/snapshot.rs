@@ -1,7 +1,7 @@
 //! Snapshots: the records of a shard as of one applied entry, as a stream of bytes with a checksum.
 //!
 //! The state is on disk anyway, so building a snapshot only waits until it is durable. The records
-//! are spooled into an unlinked temporary file when one must travel: in one consistent view, in one
+//! are spooled (into an unlinked temporary file) when one must travel: in one consistent view, in one
 //! blocking call, so that no read transaction is held across an await or for the length of a
 //! network transfer. The stream says itself what it is of, which may be newer than what openraft
 //! asked for: the receiver takes the meta from the stream.
@@ -9,12 +9,8 @@
 //! Layout: `"TRSN" · version u8 · shard u32 · meta length u32 · meta · (key length u32 · value
 //! length u32 · key · value)* · u32::MAX · records u64 · crc32 of everything before u32`.
 
-use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use throng_protocol::ids::ShardId;
@@ -23,6 +19,7 @@ use crate::keys::{self, Meta, STATE_KEY_BYTES_MAX};
 use crate::log_store::decode_meta;
 use crate::record;
 use crate::shard_state::{Applied, ShardState};
+use crate::spool::{Cursor, Spool, SpoolFile};
 use crate::store::{Limit, Reads, StoreFailure, Table};
 use crate::types::{Snapshot, SnapshotMeta};
 
@@ -58,11 +55,14 @@ impl SnapshotData {
         Self(Source::Live(state))
     }
 
-    /// The snapshot as a stream in a temporary file.
+    /// The snapshot as a stream.
     pub async fn spool(self) -> io::Result<SpooledSnapshot> {
         match self.0 {
             Source::Spooled(spooled) => Ok(spooled),
-            Source::Live(state) => blocking(move || spool(&state)).await,
+            Source::Live(state) => {
+                let place = state.spool.clone();
+                place.run(move || spool(&state)).await
+            }
         }
     }
 }
@@ -71,7 +71,7 @@ impl SnapshotData {
 #[derive(Debug)]
 pub struct SpooledSnapshot {
     meta: SnapshotMeta,
-    file: Arc<File>,
+    file: SpoolFile,
     bytes: u64,
 }
 
@@ -89,7 +89,7 @@ impl SpooledSnapshot {
     /// The stream, from its beginning.
     pub fn chunks(&self) -> SnapshotChunks {
         SnapshotChunks {
-            file: Arc::clone(&self.file),
+            file: self.file.clone(),
             at: 0,
             bytes: self.bytes,
         }
@@ -97,15 +97,23 @@ impl SpooledSnapshot {
 
     /// The records behind the checked head.
     pub(crate) fn records(&self) -> io::Result<RecordReader> {
-        let (reader, _, _) = RecordReader::open(Arc::clone(&self.file))?;
+        let (reader, _, _) = RecordReader::open(&self.file)?;
         Ok(reader)
+    }
+
+    /// Runs work that reads the stream.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        self.file.run(work).await
     }
 }
 
 /// Chunks of a snapshot's stream, for the network.
 #[derive(Debug)]
 pub struct SnapshotChunks {
-    file: Arc<File>,
+    file: SpoolFile,
     at: u64,
     bytes: u64,
 }
@@ -117,13 +125,11 @@ impl SnapshotChunks {
         if left == 0 {
             return Ok(None);
         }
-        let (file, at) = (Arc::clone(&self.file), self.at);
-        let chunk = blocking(move || {
-            let mut chunk = BytesMut::zeroed(left.min(CHUNK_BYTES));
-            file.read_exact_at(&mut chunk, at)?;
-            Ok(chunk.freeze())
-        })
-        .await?;
+        let (file, at) = (self.file.clone(), self.at);
+        let chunk = self
+            .file
+            .run(move || file.read_exact_at(left.min(CHUNK_BYTES), at))
+            .await?;
         self.at += chunk.len() as u64;
         Ok(Some(chunk))
     }
@@ -133,32 +139,32 @@ impl SnapshotChunks {
 #[derive(Debug)]
 pub struct SnapshotReceiver {
     shard: ShardId,
-    file: Arc<File>,
+    file: SpoolFile,
     at: u64,
 }
 
 impl SnapshotReceiver {
-    pub(crate) fn new(shard: ShardId, spool: &Path) -> io::Result<Self> {
+    pub(crate) fn new(shard: ShardId, spool: &Spool) -> io::Result<Self> {
         Ok(Self {
             shard,
-            file: Arc::new(temporary(shard, spool)?),
+            file: spool.create(shard)?,
             at: 0,
         })
     }
 
     /// Takes the next chunk.
     pub async fn write(&mut self, chunk: Bytes) -> io::Result<()> {
-        let (file, at, len) = (Arc::clone(&self.file), self.at, chunk.len() as u64);
-        blocking(move || file.write_all_at(&chunk, at)).await?;
+        let (file, at, len) = (self.file.clone(), self.at, chunk.len() as u64);
+        self.file.run(move || file.write_all_at(&chunk, at)).await?;
         self.at += len;
         Ok(())
     }
 
     /// Checks the whole stream. What comes out is whole, of this shard, and as it was sent.
     pub async fn finish(self) -> io::Result<Snapshot> {
-        let (shard, file, bytes) = (self.shard, self.file, self.at);
-        blocking(move || {
-            let (mut records, meta, found) = RecordReader::open(Arc::clone(&file))?;
+        let (shard, file, bytes) = (self.shard, self.file.clone(), self.at);
+        let check = move || {
+            let (mut records, meta, found) = RecordReader::open(&file)?;
             if found != shard {
                 return Err(invalid(format!("it is of shard {found}")));
             }
@@ -168,8 +174,8 @@ impl SnapshotReceiver {
                 meta: meta.clone(),
                 snapshot: SnapshotData(Source::Spooled(SpooledSnapshot { meta, file, bytes })),
             })
-        })
-        .await
+        };
+        self.file.run(check).await
     }
 }
 
@@ -182,25 +188,10 @@ pub(crate) struct RecordReader {
     ended: bool,
 }
 
-/// A reader with a position of its own: handles of one file share theirs.
-#[derive(Debug)]
-struct Cursor {
-    file: Arc<File>,
-    at: u64,
-}
-
-impl Read for Cursor {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(buf, self.at)?;
-        self.at += read as u64;
-        Ok(read)
-    }
-}
-
 impl RecordReader {
-    fn open(file: Arc<File>) -> io::Result<(Self, SnapshotMeta, ShardId)> {
+    fn open(file: &SpoolFile) -> io::Result<(Self, SnapshotMeta, ShardId)> {
         let mut reader = Self {
-            from: BufReader::with_capacity(64 * 1024, Cursor { file, at: 0 }),
+            from: BufReader::with_capacity(64 * 1024, file.cursor()),
             crc: crc32fast::Hasher::new(),
             records: 0,
             ended: false,
@@ -278,12 +269,12 @@ fn invalid(reason: String) -> io::Error {
     )
 }
 
-/// Writes the durable state of a shard into a temporary file.
+/// Writes the durable state of a shard into a spooled file.
 fn spool(state: &ShardState) -> io::Result<SpooledSnapshot> {
     state.health.check_io()?;
-    let file = temporary(state.shard, &state.spool)?;
+    let file = state.spool.create(state.shard)?;
     let mut to = Checked {
-        to: BufWriter::with_capacity(CHUNK_BYTES, &file),
+        to: BufWriter::with_capacity(CHUNK_BYTES, file.cursor()),
         crc: crc32fast::Hasher::new(),
         bytes: 0,
     };
@@ -296,17 +287,12 @@ fn spool(state: &ShardState) -> io::Result<SpooledSnapshot> {
     let meta = written?;
     let bytes = to.bytes;
     to.to.flush()?;
-    drop(to);
-    Ok(SpooledSnapshot {
-        meta,
-        file: Arc::new(file),
-        bytes,
-    })
+    Ok(SpooledSnapshot { meta, file, bytes })
 }
 
 type Spooling<T> = Result<io::Result<T>, StoreFailure>;
 
-fn write_state(state: &ShardState, reads: &dyn Reads, to: &mut Checked<'_>) -> Spooling<SnapshotMeta> {
+fn write_state(state: &ShardState, reads: &dyn Reads, to: &mut Checked) -> Spooling<SnapshotMeta> {
     let key = keys::meta(state.shard, Meta::Applied);
     let applied = match reads.get(Table::Meta, &key)? {
         Some(record) => match open(state, Table::Meta, &key, &record).and_then(decode_meta) {
@@ -352,13 +338,13 @@ fn open(state: &ShardState, table: Table, key: &[u8], record: &Bytes) -> io::Res
 }
 
 /// Writes a stream and its checksum.
-struct Checked<'a> {
-    to: BufWriter<&'a File>,
+struct Checked {
+    to: BufWriter<Cursor>,
     crc: crc32fast::Hasher,
     bytes: u64,
 }
 
-impl Checked<'_> {
+impl Checked {
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.crc.update(bytes);
         self.bytes += bytes.len() as u64;
@@ -392,28 +378,4 @@ impl Checked<'_> {
 /// A length as the stream holds it; LMDB's values are below 4 GiB.
 fn length(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
-}
-
-/// A file that is gone when its last handle is.
-fn temporary(shard: ShardId, spool: &Path) -> io::Result<File> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let path = spool.join(format!("{shard}-{}-{number}.snapshot", std::process::id()));
-    let file = File::options()
-        .create_new(true)
-        .read(true)
-        .write(true)
-        .open(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
-}
-
-/// Runs file work off the runtime's workers.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(io::Error::other(error)),
-    }
 }

@@ -20,7 +20,7 @@ use crate::keys::{self, Meta, STATE_KEY_BYTES_MAX};
 use crate::log_store::put_meta;
 use crate::record;
 use crate::shard_state::{Applied, Leftovers, ShardState, UNFLUSHED_BYTES_MAX, Unflushed};
-use crate::snapshot::{RecordReader, SnapshotData, blocking};
+use crate::snapshot::{RecordReader, SnapshotData, SpooledSnapshot};
 use crate::store::{Batch, StoreFailure, Table, submit_and_wait};
 use crate::types::{Entry, LogId, ReplyBytes, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 
@@ -194,15 +194,16 @@ impl StateMachine {
     }
 
     /// Writes a snapshot's records under a generation that does not count yet.
-    async fn stage(&self, mut records: RecordReader, generation: u32) -> io::Result<()> {
+    async fn stage(&self, spooled: &SpooledSnapshot, generation: u32) -> io::Result<()> {
+        let mut records = spooled.records()?;
         loop {
             self.state.store.room().await;
             let shard = self.state.shard;
-            let (batch, left) = blocking(move || {
+            let next = move || {
                 let batch = next_batch(&mut records, shard, generation)?;
                 Ok((batch, records))
-            })
-            .await?;
+            };
+            let (batch, left) = spooled.run(next).await?;
             if batch.is_empty() {
                 return Ok(());
             }
@@ -329,7 +330,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         };
         // An earlier install may have failed half-way without a restart.
         self.clear(applied.generation).await?;
-        self.stage(spooled.records()?, applied.generation).await?;
+        self.stage(&spooled, applied.generation).await?;
         let mut decide = Batch::new();
         put_meta(&mut decide, self.state.shard, Meta::Applied, &applied);
         submit_and_wait(&*self.state.store, decide).await?;

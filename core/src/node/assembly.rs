@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{CoreNode, Opening, give_up_with_store};
+use super::{CoreNode, give_up_with_store};
 use crate::clock::SharedClock;
 use crate::cluster_state::{ClusterState, ClusterWatch};
 use crate::config::CoreConfig;
@@ -33,7 +33,6 @@ pub(super) struct Assembly {
     pub(super) config: CoreConfig,
     pub(super) clock: SharedClock,
     pub(super) store: NodeStore,
-    pub(super) opening: Opening,
     pub(super) peers: Arc<Peers>,
     pub(super) feeds: Arc<FeedRegistry>,
     pub(super) metrics: Metrics,
@@ -135,15 +134,8 @@ impl Assembly {
             applied: sender,
             metrics: self.metrics.clone(),
         };
-        let (store, id, plane) = (self.store.clone(), info.id, info.plane);
-        let open = move || store.shard(id, plane, Arc::new(observer));
-        let shard = match self.opening {
-            Opening::Inline => open(),
-            Opening::OnThreads => {
-                let opening = tokio::task::spawn_blocking(open).await;
-                opening.map_err(|error| self.shard_error(id, error))?
-            }
-        };
+        let id = info.id;
+        let shard = self.store.shard(id, info.plane, Arc::new(observer)).await;
         Ok(Opened {
             shard: shard.map_err(|error| match error {
                 OpenError::Shard { .. } => self.shard_error(id, error),

@@ -25,7 +25,7 @@ async fn while_the_disk_hangs_entries_apply_but_nothing_is_called_durable() {
     let held = HeldStore::new(Arc::clone(&inner));
     let store: Arc<dyn Store> = held.clone();
     {
-        let mut shard = shard(&store, dir.path());
+        let mut shard = shard(&store, dir.path()).await;
         let entry = normal(1, 1, put_app("a", 100));
         apply(&mut shard.state_machine, vec![entry.clone()])
             .await
@@ -66,7 +66,7 @@ async fn while_the_disk_hangs_entries_apply_but_nothing_is_called_durable() {
         assert_eq!(built.unwrap().meta.last_log_id, Some(log_id(1, 1)));
     }
     settled(&inner).await;
-    let mut shard = shard(&inner, dir.path());
+    let mut shard = shard(&inner, dir.path()).await;
     assert_eq!(dump(&shard.reader), model(&[put_app("a", 100)]));
     assert_eq!(
         shard.log.get_log_state().await.unwrap().last_log_id,
@@ -79,7 +79,7 @@ async fn apply_waits_for_a_disk_that_is_too_far_behind() {
     let dir = TempDir::new().unwrap();
     let held = HeldStore::new(heed(dir.path()));
     let store: Arc<dyn Store> = held.clone();
-    let mut shard = shard(&store, dir.path());
+    let mut shard = shard(&store, dir.path()).await;
     let commands: Vec<Bytes> = (0..2 * UNFLUSHED_BYTES_MAX / 15_000)
         .map(|n| put_app(&format!("app{n}"), 15_000))
         .collect();
@@ -125,7 +125,7 @@ async fn the_observer_hears_of_entries_in_order_when_they_can_be_read() {
     let node = NodeStore::over(heed(dir.path()), &dir.path().join("spool")).unwrap();
     let observer = Arc::new(Reading::default());
     let told: Arc<Reading> = Arc::clone(&observer);
-    let mut shard = node.shard(ShardId(1), Plane::Management, told).unwrap();
+    let mut shard = node.shard(ShardId(1), Plane::Management, told).await.unwrap();
     assert!(observer.reader.set(shard.reader.clone()).is_ok());
 
     let (app, group) = (AppId::new("app").unwrap(), GroupId::new("group").unwrap());
@@ -173,7 +173,7 @@ async fn the_observer_hears_of_entries_in_order_when_they_can_be_read() {
 async fn a_command_this_build_does_not_know_stops_the_replica_and_says_why() {
     let dir = TempDir::new().unwrap();
     let store = heed(dir.path());
-    let mut shard = shard(&store, dir.path());
+    let mut shard = shard(&store, dir.path()).await;
     let good = normal(1, 1, put_app("a", 100));
     let unknown = normal(1, 2, Bytes::from_static(&[99, 1, 2, 3]));
     let refused = apply(&mut shard.state_machine, vec![good, unknown]).await;
@@ -188,6 +188,7 @@ async fn a_command_this_build_does_not_know_stops_the_replica_and_says_why() {
     let reopened = NodeStore::over(store, &dir.path().join("spool")).unwrap();
     let reopened = reopened
         .shard(crate::support::SHARD, Plane::Meta, Arc::new(Seen::default()))
+        .await
         .unwrap();
     assert_eq!(reopened.reader.applied_index(), 1, "what came before it is kept");
 }

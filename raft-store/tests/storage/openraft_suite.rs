@@ -11,7 +11,7 @@ struct Builder;
 impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
         let dir = TempDir::new().unwrap();
-        let shard = support::shard(&support::heed(dir.path()), dir.path());
+        let shard = support::shard(&support::heed(dir.path()), dir.path()).await;
         Ok((dir, shard.log, shard.state_machine))
     }
 }

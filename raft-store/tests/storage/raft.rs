@@ -180,7 +180,10 @@ impl Node {
             ..ShardTiming::default()
         };
         let node = NodeStore::over(Arc::clone(&self.store), &self.dir.join("spool")).unwrap();
-        let shard = node.shard(SHARD, Plane::Meta, Arc::new(Seen::default())).unwrap();
+        let shard = node
+            .shard(SHARD, Plane::Meta, Arc::new(Seen::default()))
+            .await
+            .unwrap();
         let config = raft_config(timing).unwrap();
         let raft = Raft::new(id, config, network.clone(), shard.log, shard.state_machine)
             .await

@@ -36,7 +36,7 @@ async fn vote_log_and_applied_state_are_found_again() {
     let log = entries(3, 1, &commands);
     {
         let store = heed(dir.path());
-        let mut shard = shard(&store, dir.path());
+        let mut shard = shard(&store, dir.path()).await;
         shard.log.save_vote(&Vote::new_committed(3, 2)).await.unwrap();
         append(&mut shard.log, log.clone()).await.unwrap();
         shard.log.save_committed(Some(log_id(3, 12))).await.unwrap();
@@ -44,7 +44,7 @@ async fn vote_log_and_applied_state_are_found_again() {
         settled(&store).await;
     }
     let store = heed(dir.path());
-    let mut shard = shard(&store, dir.path());
+    let mut shard = shard(&store, dir.path()).await;
     let mut reader = shard.log.get_log_reader().await;
     assert_eq!(reader.read_vote().await.unwrap(), Some(Vote::new_committed(3, 2)));
     assert_eq!(shard.log.read_committed().await.unwrap(), Some(log_id(3, 12)));
@@ -63,7 +63,7 @@ async fn what_was_truncated_and_purged_does_not_come_back() {
     let dir = TempDir::new().unwrap();
     let commands = commands(20);
     let kept = {
-        let mut shard = shard(&heed(dir.path()), dir.path());
+        let mut shard = shard(&heed(dir.path()), dir.path()).await;
         append(&mut shard.log, entries(1, 1, &commands)).await.unwrap();
         shard.log.truncate_after(Some(log_id(1, 14))).await.unwrap();
         append(&mut shard.log, entries(2, 15, &commands[..3]))
@@ -78,7 +78,7 @@ async fn what_was_truncated_and_purged_does_not_come_back() {
         assert_eq!(ids, expected.map(|(term, index)| log_id(term, index)));
         kept
     };
-    let mut shard = shard(&heed(dir.path()), dir.path());
+    let mut shard = shard(&heed(dir.path()), dir.path()).await;
     assert_eq!(read_all(&mut shard).await, kept);
     let state = shard.log.get_log_state().await.unwrap();
     assert_eq!(state.last_purged_log_id, Some(log_id(1, 10)));
@@ -88,7 +88,7 @@ async fn what_was_truncated_and_purged_does_not_come_back() {
 #[tokio::test]
 async fn a_log_larger_than_the_tail_in_memory_is_read_whole_and_in_bounded_parts() {
     let dir = TempDir::new().unwrap();
-    let mut shard = shard(&heed(dir.path()), dir.path());
+    let mut shard = shard(&heed(dir.path()), dir.path()).await;
     let count = 3 * TAIL_BYTES_MAX / 100_000;
     let log: Vec<Entry> = (1..=count as u64)
         .map(|index| normal(1, index, Bytes::from(vec![index as u8; 100_000])))
@@ -116,7 +116,7 @@ async fn a_log_larger_than_the_tail_in_memory_is_read_whole_and_in_bounded_parts
 async fn unflushed_and_stored_records_merge_into_one_view() {
     let dir = TempDir::new().unwrap();
     let store = heed(dir.path());
-    let mut shard = shard(&store, dir.path());
+    let mut shard = shard(&store, dir.path()).await;
     let commands = commands(60);
     for (place, entry) in entries(1, 1, &commands).into_iter().enumerate() {
         apply(&mut shard.state_machine, vec![entry]).await.unwrap();
@@ -161,7 +161,7 @@ async fn flip_each(dir: &Path, table: Table, notices: impl AsyncFn(Result<Shard,
             let store = heed(dir);
             let node = NodeStore::over(store, &dir.join("spool")).unwrap();
             let opened = node.shard(SHARD, Plane::Meta, std::sync::Arc::new(Seen::default()));
-            assert!(notices(opened).await, "bit {bit} of {key:?} in {table}");
+            assert!(notices(opened.await).await, "bit {bit} of {key:?} in {table}");
             drop(node);
             write(dir, table, &key, value.clone()).await;
         }
@@ -180,7 +180,7 @@ async fn write(dir: &Path, table: Table, key: &Bytes, value: Bytes) {
 async fn filled() -> TempDir {
     let dir = TempDir::new().unwrap();
     let store = heed(dir.path());
-    let mut shard = shard(&store, dir.path());
+    let mut shard = shard(&store, dir.path()).await;
     let log = entries(1, 1, &commands(3));
     shard.log.save_vote(&Vote::new(1, 1)).await.unwrap();
     append(&mut shard.log, log.clone()).await.unwrap();

@@ -61,7 +61,7 @@ async fn receive(reader: &StateReader, stream: &[Bytes]) -> std::io::Result<Snap
 async fn large_stream() -> Vec<Bytes> {
     let dir = TempDir::new().unwrap();
     let store = heed(dir.path());
-    let mut shard = shard(&store, dir.path());
+    let mut shard = shard(&store, dir.path()).await;
     apply_all(&mut shard, 5, &large()).await;
     let snapshot = build(&mut shard).await;
     assert_eq!(snapshot.meta.last_log_id, Some(log_id(5, 250)));
@@ -77,7 +77,7 @@ async fn a_snapshot_makes_another_node_the_same_and_survives_its_restart() {
     let seen = Arc::new(Seen::default());
     let node = NodeStore::over(Arc::clone(&store), &dir.path().join("spool")).unwrap();
     let observer: Arc<Seen> = Arc::clone(&seen);
-    let mut receiver = node.shard(SHARD, Plane::Meta, observer).unwrap();
+    let mut receiver = node.shard(SHARD, Plane::Meta, observer).await.unwrap();
     apply_all(&mut receiver, 1, &old()).await;
     let snapshot = receive(&receiver.reader, &stream).await.unwrap();
     let meta = snapshot.meta.clone();
@@ -109,7 +109,7 @@ async fn a_snapshot_makes_another_node_the_same_and_survives_its_restart() {
     apply(&mut receiver.state_machine, vec![more]).await.unwrap();
     settled(&store).await;
     drop((receiver, node));
-    let reopened = shard(&store, dir.path());
+    let reopened = shard(&store, dir.path()).await;
     let mut commands = large();
     commands.push(put_app("more", 100));
     assert_eq!(dump(&reopened.reader), model(&commands));
@@ -129,7 +129,7 @@ fn stored(store: &Arc<dyn Store>) -> usize {
 async fn install_with(stream: &[Bytes], dir: &Path, store: &Arc<dyn Store>, batches: u64) -> bool {
     let faulty = FaultyStore::new(Arc::clone(store), batches);
     let over: Arc<dyn Store> = faulty.clone();
-    let mut receiver = shard(&over, dir);
+    let mut receiver = shard(&over, dir).await;
     let snapshot = receive(&receiver.reader, stream).await.unwrap();
     let meta = snapshot.meta.clone();
     let installed = receiver
@@ -150,13 +150,13 @@ async fn an_install_cut_off_after_any_batch_leaves_the_old_state_or_the_new_one(
         let dir = TempDir::new().unwrap();
         let store = heed(dir.path());
         {
-            let mut prepared = shard(&store, dir.path());
+            let mut prepared = shard(&store, dir.path()).await;
             apply_all(&mut prepared, 1, &old()).await;
             settled(&store).await;
         }
         let through = install_with(&stream, dir.path(), &store, batches).await;
 
-        let mut reopened = shard(&store, dir.path());
+        let mut reopened = shard(&store, dir.path()).await;
         let (applied, _) = reopened.state_machine.applied_state().await.unwrap();
         let records = dump(&reopened.reader);
         let outcome = if applied == Some(log_id(1, 40)) {
@@ -181,7 +181,7 @@ async fn an_install_cut_off_after_any_batch_leaves_the_old_state_or_the_new_one(
         // And the interrupted node can be given the snapshot again.
         drop(reopened);
         assert!(install_with(&stream, dir.path(), &store, u64::MAX).await);
-        assert!(dump(&shard(&store, dir.path()).reader) == after);
+        assert!(dump(&shard(&store, dir.path()).await.reader) == after);
     }
     assert!(outcomes["old"] >= 4 && outcomes["new"] >= 2, "{outcomes:?}");
 }
@@ -190,7 +190,7 @@ async fn an_install_cut_off_after_any_batch_leaves_the_old_state_or_the_new_one(
 async fn a_damaged_cut_or_foreign_stream_is_refused_before_it_is_installed() {
     let dir = TempDir::new().unwrap();
     let store = heed(dir.path());
-    let mut shard = shard(&store, dir.path());
+    let mut shard = shard(&store, dir.path()).await;
     apply_all(&mut shard, 1, &old()[..2]).await;
     let snapshot = build(&mut shard).await;
     let stream = stream_of(snapshot).await.concat();
@@ -213,6 +213,7 @@ async fn a_damaged_cut_or_foreign_stream_is_refused_before_it_is_installed() {
     let node = NodeStore::over(Arc::clone(&store), &dir.path().join("spool")).unwrap();
     let other = node
         .shard(ShardId(1), Plane::Meta, Arc::new(Seen::default()))
+        .await
         .unwrap();
     let refused = receive(&other.reader, &[Bytes::from(stream)]).await.unwrap_err();
     assert!(refused.to_string().contains("of shard 0"), "{refused}");
@@ -222,7 +223,7 @@ async fn a_damaged_cut_or_foreign_stream_is_refused_before_it_is_installed() {
 async fn a_snapshot_is_not_installed_under_another_position() {
     let dir = TempDir::new().unwrap();
     let store = heed(dir.path());
-    let mut shard = shard(&store, dir.path());
+    let mut shard = shard(&store, dir.path()).await;
     apply_all(&mut shard, 1, &old()[..2]).await;
     let snapshot = build(&mut shard).await;
     let mut meta = snapshot.meta.clone();
@@ -241,7 +242,7 @@ async fn a_snapshot_is_never_of_more_than_is_durable() {
     let store = heed(dir.path());
     let faulty = FaultyStore::new(Arc::clone(&store), 1);
     let over: Arc<dyn Store> = faulty;
-    let mut shard = shard(&over, dir.path());
+    let mut shard = shard(&over, dir.path()).await;
     apply(&mut shard.state_machine, vec![normal(1, 1, put_app("kept", 100))])
         .await
         .unwrap();

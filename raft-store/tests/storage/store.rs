@@ -216,9 +216,13 @@ async fn a_full_disk_fails_the_store_for_good_and_no_shard_hears_durable_again()
     let dir = TempDir::new().unwrap();
     let options = StoreOptions { map_bytes: 4 << 20 };
     let node = NodeStore::open(dir.path(), &options).unwrap();
-    let mut first = node.shard(SHARD, Plane::Meta, Arc::new(Seen::default())).unwrap();
+    let mut first = node
+        .shard(SHARD, Plane::Meta, Arc::new(Seen::default()))
+        .await
+        .unwrap();
     let mut other = node
         .shard(ShardId(1), Plane::Management, Arc::new(Seen::default()))
+        .await
         .unwrap();
     append(&mut other.log, vec![blank(1, 1)]).await.unwrap();
     let mut acked = 0;
@@ -242,7 +246,10 @@ async fn a_full_disk_fails_the_store_for_good_and_no_shard_hears_durable_again()
     drop((first, other, node));
 
     let node = NodeStore::open(dir.path(), &StoreOptions { map_bytes: MAP }).unwrap();
-    let mut first = node.shard(SHARD, Plane::Meta, Arc::new(Seen::default())).unwrap();
+    let mut first = node
+        .shard(SHARD, Plane::Meta, Arc::new(Seen::default()))
+        .await
+        .unwrap();
     let last = first.log.get_log_state().await.unwrap().last_log_id.unwrap();
     assert_eq!(last.index, acked, "exactly what was acknowledged");
 }
@@ -255,9 +262,10 @@ async fn appends_of_many_shards_share_syncs() {
     let node = NodeStore::open(dir.path(), &StoreOptions { map_bytes: MAP }).unwrap();
     let tasks: Vec<_> = (0..SHARDS)
         .map(|number| {
-            let shard = node.shard(ShardId(number), Plane::Meta, Arc::new(Seen::default()));
-            let mut shard = shard.unwrap();
+            let node = node.clone();
             tokio::spawn(async move {
+                let shard = node.shard(ShardId(number), Plane::Meta, Arc::new(Seen::default()));
+                let mut shard = shard.await.unwrap();
                 for index in 1..=APPENDS {
                     append(&mut shard.log, vec![normal(1, index, put_app("a", 300))])
                         .await

@@ -84,9 +84,10 @@ pub fn heed(dir: &Path) -> Arc<dyn Store> {
 }
 
 /// The meta shard on a store.
-pub fn shard(store: &Arc<dyn Store>, dir: &Path) -> Shard {
+pub async fn shard(store: &Arc<dyn Store>, dir: &Path) -> Shard {
     let node = NodeStore::over(Arc::clone(store), &dir.join("spool")).unwrap();
-    node.shard(SHARD, Plane::Meta, Arc::new(Seen::default())).unwrap()
+    let opened = node.shard(SHARD, Plane::Meta, Arc::new(Seen::default()));
+    opened.await.unwrap()
 }
 
 /// Appends and waits until openraft would be told that it is durable.
