@@ -4,7 +4,7 @@
 //! openraft ── LogStore ──────┐                       ┌─ apply: throng-state, pure
 //!          └─ StateMachine ──┤── Store (one writer) ─┤
 //! core ────── StateReader ───┘        │              └─ snapshot streams
-//!                                 HeedStore
+//!                        HeedStore, or SimDisk
 //! ```
 //!
 //! A node opens one [`NodeStore`] and on it one [`Shard`] per replica:
@@ -49,6 +49,7 @@ pub mod node;
 pub mod reader;
 pub mod record;
 mod shard_state;
+pub mod sim_disk;
 pub mod snapshot;
 mod spool;
 pub mod state_machine;
@@ -66,6 +67,7 @@ pub use metrics::StoreMetrics;
 pub use node::{NodeStore, Shard, StoreOptions};
 pub use reader::StateReader;
 pub use shard_state::UNFLUSHED_BYTES_MAX;
+pub use sim_disk::SimDisk;
 pub use snapshot::{SnapshotChunks, SnapshotData, SnapshotReceiver, SpooledSnapshot};
 pub use state_machine::{Notice, Observer, StateMachine};
 pub use store::{Batch, FailureKind, Store, StoreFailure, Table};

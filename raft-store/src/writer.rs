@@ -1,20 +1,27 @@
-//! The one writer of a node: a FIFO of batches, drained by one thread into one commit per round.
+//! The one writer of a node: a FIFO of batches, drained round by round, one commit per round.
 //!
-//! All shards of the node share a commit and therefore a sync: that is the group commit. The
-//! thread refuses to go on after a failed commit: what a disk did with an unsynced page after an
-//! error is unknown, so retrying could acknowledge what is not there.
+//! All shards of the node share a commit and therefore a sync: that is the group commit. After a
+//! failed commit the queue refuses to go on: what a disk did with an unsynced page after an error is
+//! unknown, so retrying could acknowledge what is not there.
+//!
+//! The queue knows neither threads nor disks. Who drains it is a driver's business: [`Writer`] is a
+//! thread that commits to a [`Medium`], for real disks; the simulated disk drains the same queue
+//! with a task.
+
+mod thread;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 
 use crate::metrics::StoreMetrics;
 use crate::store::{Batch, OnDurable, Op, StoreFailure, closed};
+
+pub use thread::{Medium, Writer};
 
 /// Bytes in one transaction at most (one batch is never split). Bounds how long a small batch
 /// waits behind large ones: 4 MiB are written and synced in a few milliseconds.
@@ -25,87 +32,86 @@ pub const TXN_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// would only be memory and latency.
 pub const QUEUE_BYTES_MAX: usize = 16 * TXN_BYTES_MAX;
 
-/// Niceness of the writer thread. With busy cores a commit waits 10 ms for its turn at niceness 0
-/// and less than 1 ms at -10; every acknowledgement waits for a commit.
-const WRITER_NICE: i32 = -10;
-
-/// What the writer writes to.
-pub trait Medium: Send + 'static {
-    /// Makes all changes durable, in order, all or none.
-    fn commit(&mut self, ops: &mut dyn Iterator<Item = &Op>) -> Result<(), StoreFailure>;
-}
-
 #[derive(Default)]
-struct Queue {
-    jobs: VecDeque<(Batch, OnDurable)>,
-    /// Bytes of `jobs` and of the transaction being committed.
+struct Jobs {
+    waiting: VecDeque<(Batch, OnDurable)>,
+    /// Bytes of `waiting` and of the round being committed.
     bytes: usize,
     closed: bool,
 }
 
-struct Shared {
-    queue: Mutex<Queue>,
-    work: Condvar,
+/// How the driver is told that there is something to do.
+enum Wake {
+    Thread(Condvar),
+    Task(Notify),
+}
+
+/// Batches that share one transaction.
+pub(crate) struct Round {
+    jobs: Vec<(Batch, OnDurable)>,
+    bytes: usize,
+}
+
+impl Round {
+    /// The changes of all batches, in order.
+    pub fn ops(&self) -> impl Iterator<Item = &Op> {
+        self.jobs.iter().flat_map(|(batch, _)| batch.ops())
+    }
+
+    /// The batches, in order.
+    pub fn batches(&self) -> impl Iterator<Item = &Batch> {
+        self.jobs.iter().map(|(batch, _)| batch)
+    }
+}
+
+/// The queue of a writer.
+pub(crate) struct WriteQueue {
+    jobs: Mutex<Jobs>,
+    wake: Wake,
     room: Notify,
     failure: watch::Sender<Option<StoreFailure>>,
     metrics: Arc<StoreMetrics>,
 }
 
-/// The queue and its thread; dropping it writes what is queued and ends the thread.
-pub struct Writer {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl std::fmt::Debug for Writer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Writer").finish_non_exhaustive()
+impl WriteQueue {
+    /// A queue that is drained by a thread.
+    pub fn for_thread(metrics: Arc<StoreMetrics>) -> Self {
+        Self::new(Wake::Thread(Condvar::new()), metrics)
     }
-}
 
-impl Writer {
-    /// Starts the thread.
-    pub fn spawn(medium: impl Medium, metrics: Arc<StoreMetrics>) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            work: Condvar::new(),
+    /// A queue that is drained by a task.
+    pub fn for_task(metrics: Arc<StoreMetrics>) -> Self {
+        Self::new(Wake::Task(Notify::new()), metrics)
+    }
+
+    fn new(wake: Wake, metrics: Arc<StoreMetrics>) -> Self {
+        Self {
+            jobs: Mutex::default(),
+            wake,
             room: Notify::new(),
             failure: watch::Sender::new(None),
             metrics,
-        });
-        let thread = std::thread::Builder::new()
-            .name("throng-store".to_owned())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || run(&shared, medium)
-            })?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
+        }
     }
 
     /// Queues a batch, see [`Store::submit`](crate::Store::submit).
     pub fn submit(&self, batch: Batch, on_durable: OnDurable) {
-        let mut queue = self.shared.queue.lock();
-        queue.bytes += batch.bytes();
-        self.shared
-            .metrics
-            .queued_bytes
-            .store(queue.bytes as u64, Ordering::Relaxed);
-        queue.jobs.push_back((batch, on_durable));
-        drop(queue);
-        self.shared.work.notify_one();
+        let mut jobs = self.jobs.lock();
+        jobs.bytes += batch.bytes();
+        self.show_bytes(&jobs);
+        jobs.waiting.push_back((batch, on_durable));
+        drop(jobs);
+        self.wake();
     }
 
     /// Resolves when fewer than [`QUEUE_BYTES_MAX`] bytes are queued.
     pub async fn room(&self) {
         loop {
-            let notified = self.shared.room.notified();
+            let notified = self.room.notified();
             tokio::pin!(notified);
             // Registered before the check, so that a commit between check and await is not missed.
             notified.as_mut().enable();
-            if self.shared.queue.lock().bytes < QUEUE_BYTES_MAX {
+            if self.jobs.lock().bytes < QUEUE_BYTES_MAX {
                 return;
             }
             notified.await;
@@ -114,100 +120,125 @@ impl Writer {
 
     /// Tells when and why the writer has failed.
     pub fn failure(&self) -> watch::Receiver<Option<StoreFailure>> {
-        self.shared.failure.subscribe()
+        self.failure.subscribe()
     }
-}
 
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.shared.queue.lock().closed = true;
-        self.shared.work.notify_one();
-        if let Some(thread) = self.thread.take() {
-            // The last handle may be dropped by a callback, on the writer's own thread.
-            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
-                tracing::error!("the store's writer thread has panicked");
+    /// The failure so far; with one, rounds are finished with it and never committed.
+    pub fn known_failure(&self) -> Option<StoreFailure> {
+        self.failure.borrow().clone()
+    }
+
+    /// The queue fails for good; the first reason stays.
+    pub fn fail(&self, failure: StoreFailure) {
+        self.failure.send_if_modified(|known| {
+            let first = known.is_none();
+            if first {
+                *known = Some(failure);
+            }
+            first
+        });
+    }
+
+    /// What is queued is still written; then the driver ends.
+    pub fn close(&self) {
+        self.jobs.lock().closed = true;
+        self.wake();
+    }
+
+    /// Waits on this thread for the jobs of the next round; `None` when closed and empty.
+    pub fn next_round_blocking(&self) -> Option<Round> {
+        let mut jobs = self.jobs.lock();
+        while jobs.waiting.is_empty() {
+            if jobs.closed {
+                return None;
+            }
+            match &self.wake {
+                Wake::Thread(work) => work.wait(&mut jobs),
+                Wake::Task(_) => unreachable!("invariant: a queue for a task is drained by a task"),
+            }
+        }
+        Some(take_round(&mut jobs))
+    }
+
+    /// Waits for the jobs of the next round; `None` when closed and empty.
+    pub async fn next_round(&self) -> Option<Round> {
+        loop {
+            {
+                let mut jobs = self.jobs.lock();
+                if !jobs.waiting.is_empty() {
+                    return Some(take_round(&mut jobs));
+                }
+                if jobs.closed {
+                    return None;
+                }
+            }
+            match &self.wake {
+                // A wake-up between the check and this is kept by the `Notify`.
+                Wake::Task(work) => work.notified().await,
+                Wake::Thread(_) => unreachable!("invariant: a queue for a thread is drained by a thread"),
             }
         }
     }
-}
 
-fn run(shared: &Shared, mut medium: impl Medium) {
-    if let Err(error) = rustix::process::setpriority_process(None, WRITER_NICE) {
-        // Needs a privilege; without it commits are slower on busy machines, and right.
-        tracing::debug!(%error, "the store's writer keeps its niceness");
-    }
-    while let Some(jobs) = next_round(shared) {
-        let bytes = jobs.iter().map(|(batch, _)| batch.bytes()).sum();
-        let known_failure = shared.failure.borrow().clone();
-        let result = match known_failure {
-            Some(failure) => Err(failure),
-            None => commit(shared, &mut medium, &jobs, bytes),
-        };
-        if result.is_err() {
-            shared
-                .metrics
-                .failed_batches
-                .fetch_add(jobs.len() as u64, Ordering::Relaxed);
+    /// Tells everybody how a round ended: the callbacks, the counters, and whoever waits for room.
+    pub fn finish(&self, round: Round, result: Result<(), StoreFailure>, took: Duration) {
+        match &result {
+            Ok(()) => self.metrics.committed(round.jobs.len(), round.bytes, took),
+            Err(failure) => {
+                if self.known_failure().is_none() {
+                    tracing::error!(%failure, "a commit has failed; nothing is stored from here on");
+                }
+                self.fail(failure.clone());
+                let failed = round.jobs.len() as u64;
+                self.metrics.failed_batches.fetch_add(failed, Ordering::Relaxed);
+            }
         }
-        for (_, on_durable) in jobs {
+        for (_, on_durable) in round.jobs {
             on_durable(result.clone());
         }
-        let mut queue = shared.queue.lock();
-        queue.bytes -= bytes;
-        shared
-            .metrics
-            .queued_bytes
-            .store(queue.bytes as u64, Ordering::Relaxed);
-        drop(queue);
-        shared.room.notify_waiters();
+        let mut jobs = self.jobs.lock();
+        jobs.bytes -= round.bytes;
+        self.show_bytes(&jobs);
+        drop(jobs);
+        self.room.notify_waiters();
+    }
+
+    fn wake(&self) {
+        match &self.wake {
+            Wake::Thread(work) => {
+                work.notify_one();
+            }
+            Wake::Task(work) => work.notify_one(),
+        }
+    }
+
+    fn show_bytes(&self, jobs: &MutexGuard<'_, Jobs>) {
+        let queued = &self.metrics.queued_bytes;
+        queued.store(jobs.bytes as u64, Ordering::Relaxed);
     }
 }
 
-/// The jobs of the next transaction; `None` when closed and empty.
-fn next_round(shared: &Shared) -> Option<Vec<(Batch, OnDurable)>> {
-    let mut queue = shared.queue.lock();
-    while queue.jobs.is_empty() {
-        if queue.closed {
-            return None;
-        }
-        shared.work.wait(&mut queue);
-    }
-    let mut round = Vec::new();
-    let mut bytes = 0;
-    while let Some((batch, _)) = queue.jobs.front() {
-        bytes += batch.bytes();
-        if bytes > TXN_BYTES_MAX && !round.is_empty() {
+/// As many batches as share the next transaction.
+fn take_round(jobs: &mut Jobs) -> Round {
+    let mut round = Round {
+        jobs: Vec::new(),
+        bytes: 0,
+    };
+    while let Some((batch, _)) = jobs.waiting.front() {
+        let bytes = round.bytes + batch.bytes();
+        if bytes > TXN_BYTES_MAX && !round.jobs.is_empty() {
             break;
         }
-        round.extend(queue.jobs.pop_front());
+        round.bytes = bytes;
+        round.jobs.extend(jobs.waiting.pop_front());
     }
-    Some(round)
+    round
 }
 
-fn commit(
-    shared: &Shared,
-    medium: &mut impl Medium,
-    jobs: &[(Batch, OnDurable)],
-    bytes: usize,
-) -> Result<(), StoreFailure> {
-    let begun = Instant::now();
-    match medium.commit(&mut jobs.iter().flat_map(|(batch, _)| batch.ops())) {
-        Ok(()) => {
-            shared.metrics.committed(jobs.len(), bytes, begun.elapsed());
-            Ok(())
-        }
-        Err(failure) => {
-            tracing::error!(%failure, "a commit has failed; nothing is stored from here on");
-            shared.failure.send_replace(Some(failure.clone()));
-            Err(failure)
-        }
-    }
-}
-
-impl Drop for Shared {
+impl Drop for WriteQueue {
     fn drop(&mut self) {
-        // Only reached with jobs if the thread ended early.
-        for (_, on_durable) in self.queue.get_mut().jobs.drain(..) {
+        // Only reached with jobs if the driver ended early.
+        for (_, on_durable) in self.jobs.get_mut().waiting.drain(..) {
             on_durable(Err(closed()));
         }
     }
