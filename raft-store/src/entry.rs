@@ -11,7 +11,7 @@ const NORMAL: u8 = 1;
 const MEMBERSHIP: u8 = 2;
 
 /// Bytes before the payload.
-const HEAD: usize = 8 + 8 + 1;
+pub(crate) const HEAD: usize = 8 + 8 + 1;
 
 /// An entry's bytes are not an entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

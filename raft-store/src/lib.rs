@@ -42,6 +42,7 @@ pub mod entry;
 pub mod folder;
 mod health;
 pub mod heed_store;
+pub mod inspect;
 mod keys;
 mod log_store;
 pub mod metrics;
