@@ -47,6 +47,7 @@ mod keys;
 mod log_store;
 pub mod metrics;
 pub mod node;
+mod random;
 pub mod reader;
 pub mod record;
 mod shard_state;

@@ -29,6 +29,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::metrics::StoreMetrics;
+use crate::random::Random;
 use crate::store::{Batch, FailureKind, Op, Store, StoreFailure, Table, closed};
 
 pub use image::Image;
@@ -100,7 +101,7 @@ impl SimDisk {
 
     /// A disk that holds something already.
     pub fn with_image(seed: u64, image: Image) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let sync_micros = random.between(SYNC_MICROS);
         Self {
             shared: Arc::new(Shared {
@@ -358,27 +359,5 @@ impl Inner {
             self.random.between((self.sync_micros / 2, self.sync_micros * 2))
         };
         Duration::from_micros(micros)
-    }
-}
-
-/// SplitMix64: a stream of numbers from a seed that never changes with the version of a library.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `end`, or 0. The bias of a remainder of 64 bits does not matter here.
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
-    }
-
-    fn between(&mut self, (from, to): (u64, u64)) -> u64 {
-        from + self.below(to - from + 1)
     }
 }

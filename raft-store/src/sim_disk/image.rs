@@ -118,6 +118,9 @@ impl Reads for Image {
     }
 
     fn scan(&self, table: Table, from: &[u8], to: &[u8], limit: Limit) -> Result<Records, StoreFailure> {
+        if from < to {
+            check_key(from)?;
+        }
         Ok(collect(range(self.map(table), from, to), limit))
     }
 

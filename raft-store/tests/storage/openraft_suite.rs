@@ -1,10 +1,10 @@
-//! openraft's own suite for storage, on LMDB.
+//! openraft's own suite for storage, on LMDB and on the simulated disk.
 
 use crate::support;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tempfile::TempDir;
-use throng_raft_store::{LogStore, StateMachine, TypeConfig};
+use throng_raft_store::{LogStore, SimDisk, StateMachine, TypeConfig};
 
 struct Builder;
 
@@ -19,4 +19,19 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_storage_does_what_openraft_expects() {
     Suite::test_all(Builder).await.unwrap();
+}
+
+struct Simulated;
+
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, SimDisk> for Simulated {
+    async fn build(&self) -> Result<(SimDisk, LogStore, StateMachine), StorageError<TypeConfig>> {
+        let disk = SimDisk::new(1);
+        let shard = support::shard_in_memory(&disk.store()).await;
+        Ok((disk, shard.log, shard.state_machine))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_storage_does_what_openraft_expects_on_a_simulated_disk() {
+    Suite::test_all(Simulated).await.unwrap();
 }

@@ -1,5 +1,4 @@
-//! The store itself: the suite on LMDB, the folder, the group commit, and what happens when a
-//! commit fails.
+//! The store on LMDB: the folder, the group commit, and what happens when a commit fails.
 
 use std::fs;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,24 +11,13 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use throng_protocol::ids::ShardId;
 use throng_protocol::placement::Plane;
-use throng_raft_store::store::{Op, suite};
+use throng_raft_store::store::Op;
 use throng_raft_store::types::Vote;
 use throng_raft_store::writer::{Medium, QUEUE_BYTES_MAX, TXN_BYTES_MAX, Writer};
 use throng_raft_store::{
     Batch, FailureKind, HeedStore, NodeStore, OpenError, Store, StoreFailure, StoreMetrics, StoreOptions,
     Table,
 };
-
-#[test]
-fn lmdb_passes_the_suite() {
-    let mut folders = Vec::new();
-    suite::run_all(|| {
-        let dir = TempDir::new().unwrap();
-        let store = HeedStore::open(dir.path(), MAP).unwrap();
-        folders.push(dir);
-        store
-    });
-}
 
 #[test]
 fn what_was_durable_is_there_after_reopening() {

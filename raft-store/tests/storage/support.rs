@@ -25,6 +25,7 @@ use throng_raft_store::{
 use throng_state::command::MetaCommand;
 use throng_state::testing::MapView;
 use throng_state::{Command, View};
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 pub const SHARD: ShardId = ShardId(0);
@@ -81,6 +82,19 @@ impl Observer for Seen {
 
 pub fn heed(dir: &Path) -> Arc<dyn Store> {
     Arc::new(HeedStore::open(dir, MAP).unwrap())
+}
+
+/// A runtime as a simulated host has it: one thread, and a clock that jumps to the next timer.
+pub fn simulated() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().unwrap()
+}
+
+/// The meta shard on a store, without a folder.
+pub async fn shard_in_memory(store: &Arc<dyn Store>) -> Shard {
+    let node = NodeStore::in_memory(Arc::clone(store));
+    let opened = node.shard(SHARD, Plane::Meta, Arc::new(Seen::default()));
+    opened.await.unwrap()
 }
 
 /// The meta shard on a store.
