@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use throng_fanout::{RING_BYTES_MAX, RING_FRAMES_MAX, RingLimits};
 use throng_protocol::ids::{EdgeId, NodeId};
+use throng_protocol::rate::Rate;
 use throng_transport::Limits;
 
 /// The settings of an edge.
@@ -78,10 +79,8 @@ pub struct ClusterTlsFiles {
 pub struct GatewayLimits {
     /// Most client connections at once; further ones are refused in their handshake.
     pub connections_max: usize,
-    /// Most handshakes at once.
-    pub handshakes_max: usize,
-    /// Milliseconds a handshake may take.
-    pub handshake_timeout_ms: u64,
+    /// What the edge takes of handshakes.
+    pub handshakes: HandshakeLimits,
     /// Bytes of frames kept per followed channel.
     pub ring_bytes_max: usize,
     /// Frames kept per followed channel.
@@ -92,19 +91,84 @@ impl Default for GatewayLimits {
     fn default() -> Self {
         Self {
             connections_max: 20_000,
-            handshakes_max: 1_024,
-            handshake_timeout_ms: 5_000,
+            handshakes: HandshakeLimits::default(),
             ring_bytes_max: RING_BYTES_MAX,
             ring_frames_max: RING_FRAMES_MAX,
         }
     }
 }
 
+/// What an edge takes of handshakes. A *network* is an IPv4 /24 or an IPv6 /56; to *prove* an
+/// address costs its client a round trip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HandshakeLimits {
+    /// Most open at once; further ones are refused.
+    pub open_max: usize,
+    /// Milliseconds one may take.
+    pub timeout_ms: u64,
+    /// Open ones above which clients prove their addresses first.
+    pub retry_above: usize,
+    /// Handshakes a second above which clients prove their addresses first.
+    pub unproven_per_second: u32,
+    /// Most open ones of a network; further ones are refused.
+    pub network_open_max: usize,
+    /// Open ones of a network above which its clients prove their addresses first.
+    pub network_retry_above: usize,
+    /// Handshakes a second of a network in the long run; further ones are refused, and not answered
+    /// if they do not cease.
+    pub network_per_second: u32,
+    /// Handshakes of a network at once after a pause.
+    pub network_burst: u32,
+}
+
+impl Default for HandshakeLimits {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            open_max: 1_024,
+            timeout_ms: 5_000,
+            retry_above: limits.retry_above,
+            unproven_per_second: limits.unproven_per_second,
+            network_open_max: limits.network.handshakes_max,
+            network_retry_above: limits.network.retry_above,
+            network_per_second: limits.network.rate.per_second,
+            network_burst: limits.network.rate.burst,
+        }
+    }
+}
+
+impl HandshakeLimits {
+    fn check(&self) -> Result<(), String> {
+        let counts = [self.open_max, self.network_open_max];
+        let rates = [self.network_per_second, self.network_burst];
+        if counts.contains(&0) || rates.contains(&0) || self.timeout_ms == 0 {
+            return Err(
+                "limits.handshakes: open_max, timeout_ms, network_open_max, network_per_second and \
+                 network_burst are 1 or more"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+}
+
 impl GatewayLimits {
     pub(crate) fn of_endpoint(&self) -> Limits {
+        let handshakes = &self.handshakes;
         Limits {
+            retry_above: handshakes.retry_above,
+            unproven_per_second: handshakes.unproven_per_second,
+            handshakes_max: handshakes.open_max,
             connections_max: self.connections_max,
-            handshakes_max: self.handshakes_max,
+            network: NetworkLimits {
+                retry_above: handshakes.network_retry_above,
+                handshakes_max: handshakes.network_open_max,
+                rate: Rate {
+                    per_second: handshakes.network_per_second,
+                    burst: handshakes.network_burst,
+                },
+            },
             ..Limits::default()
         }
     }
@@ -133,9 +197,10 @@ impl GatewayConfig {
         if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(format!("two core nodes have the id {}", pair[0]));
         }
-        if self.limits.connections_max == 0 || self.limits.handshakes_max == 0 {
-            return Err("limits.connections_max and limits.handshakes_max are 1 or more".to_owned());
+        if self.limits.connections_max == 0 {
+            return Err("limits.connections_max is 1 or more".to_owned());
         }
+        self.limits.handshakes.check()?;
         match self.observe {
             Some(address) if !address.ip().is_loopback() => Err(format!(
                 "observe is {address}, but metrics are served on a loopback address only"
@@ -189,5 +254,8 @@ mod tests {
         let mut closed = config(&[1]);
         closed.limits.connections_max = 0;
         assert!(closed.check().unwrap_err().contains("connections_max"));
+        let mut closed = config(&[1]);
+        closed.limits.handshakes.network_burst = 0;
+        assert!(closed.check().unwrap_err().contains("network_burst"));
     }
 }

@@ -100,7 +100,7 @@ impl Gateway {
             edges: config.edges.clone().into(),
         };
         gateway.spawn(
-            Duration::from_millis(config.limits.handshake_timeout_ms),
+            Duration::from_millis(config.limits.handshakes.timeout_ms),
             parts.observe,
         );
         tracing::info!(edge = %config.id, %listen, "the edge listens");
@@ -113,6 +113,7 @@ impl Gateway {
             tokio::spawn(observe::serve(
                 listener,
                 Arc::clone(&self.shared),
+                Arc::clone(&self.endpoint),
                 self.stop.clone(),
             ));
         }

@@ -29,6 +29,8 @@ mod session;
 mod shared;
 mod upstream;
 
-pub use config::{ClientTlsFiles, ClusterTlsFiles, CoreAddress, GatewayConfig, GatewayLimits};
+pub use config::{
+    ClientTlsFiles, ClusterTlsFiles, CoreAddress, GatewayConfig, GatewayLimits, HandshakeLimits,
+};
 pub use error::GatewayError;
 pub use gateway::{Gateway, GatewayParts};

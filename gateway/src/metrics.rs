@@ -1,11 +1,14 @@
 //! What an edge counts, for Prometheus. Names start with `throng_gateway_`.
 
+use std::sync::atomic::Ordering;
+
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use throng_protocol::code::Code;
+use throng_transport::HandshakeCounts;
 
 type Labels = Vec<(String, String)>;
 
@@ -16,6 +19,12 @@ pub(crate) struct Metrics {
     pub connections: Gauge,
     /// Handshakes that failed.
     pub handshakes_failed: Counter,
+    /// Handshakes open now.
+    handshakes_open: Gauge,
+    /// Networks whose handshakes are counted now.
+    handshake_networks: Gauge,
+    /// First packets of connections, by what was done about them.
+    first_packets: Family<Labels, Counter>,
     /// Open sessions.
     pub sessions: Gauge,
     /// Subscriptions of all sessions.
@@ -65,6 +74,24 @@ impl Metrics {
             .inc();
     }
 
+    /// Takes over what the listener has counted.
+    pub fn observe_handshakes(&self, counts: &HandshakeCounts) {
+        self.handshakes_open.set(gauge(counts.open));
+        self.handshake_networks.set(gauge(counts.networks));
+        for (done, count) in [
+            ("begun", counts.begun),
+            ("retried", counts.retried),
+            ("refused", counts.refused),
+            ("refused_network", counts.refused_network),
+            ("ignored_network", counts.ignored_network),
+        ] {
+            self.first_packets
+                .get_or_create(&vec![("done".to_owned(), done.to_owned())])
+                .inner()
+                .store(count, Ordering::Relaxed);
+        }
+    }
+
     /// A registry with everything in it.
     pub fn registry(&self) -> Registry {
         let mut registry = Registry::with_prefix("throng_gateway");
@@ -75,6 +102,21 @@ impl Metrics {
             "handshakes_failed",
             "Handshakes that failed",
             m.handshakes_failed.clone(),
+        );
+        r.register(
+            "handshakes_open",
+            "Handshakes open now",
+            m.handshakes_open.clone(),
+        );
+        r.register(
+            "handshake_networks",
+            "Networks whose handshakes are counted now",
+            m.handshake_networks.clone(),
+        );
+        r.register(
+            "first_packets",
+            "First packets of connections, by what was done about them",
+            m.first_packets.clone(),
         );
         r.register("sessions", "Open sessions", m.sessions.clone());
         r.register(

@@ -8,6 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::registry::Registry;
+use throng_transport::ServerEndpoint;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -16,13 +17,23 @@ use crate::shared::Shared;
 
 struct Observed {
     shared: Arc<Shared>,
+    endpoint: Arc<ServerEndpoint>,
     registry: Registry,
 }
 
 /// Serves until `stop`.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    endpoint: Arc<ServerEndpoint>,
+    stop: CancellationToken,
+) {
     let registry = shared.metrics.registry();
-    let observed = Arc::new(Observed { shared, registry });
+    let observed = Arc::new(Observed {
+        shared,
+        endpoint,
+        registry,
+    });
     let router = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
@@ -52,6 +63,10 @@ pub(crate) fn unready(shared: &Shared) -> Option<&'static str> {
 
 async fn metrics(State(observed): State<Arc<Observed>>) -> Response {
     observed.shared.channels.observe();
+    observed
+        .shared
+        .metrics
+        .observe_handshakes(&observed.endpoint.handshakes());
     match metrics::render(&observed.registry) {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

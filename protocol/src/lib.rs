@@ -13,5 +13,6 @@ pub mod ids;
 pub mod limits;
 pub mod message;
 pub mod placement;
+pub mod rate;
 pub mod session;
 mod wire;

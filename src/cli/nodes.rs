@@ -200,6 +200,7 @@ fn gateway_config(file: &GatewayFile) -> Result<GatewayConfig, Failure> {
         edges: others.map(|edge| edge.listen.to_string()).collect(),
         limits: GatewayLimits {
             connections_max: file.connections_max,
+            handshakes: file.handshakes,
             ..GatewayLimits::default()
         },
     })

@@ -327,6 +327,7 @@ fn plans(held: &Held, tls: &Path) -> Result<Vec<Plan>, Failure> {
             cluster: layout.cluster.clone(),
             tls: tls.clone(),
             connections_max: 20_000,
+            handshakes: Default::default(),
             edges: edges.clone(),
             nodes: nodes.clone(),
         };

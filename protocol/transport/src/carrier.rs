@@ -57,6 +57,11 @@ pub trait Incoming: Send + fmt::Debug + 'static {
     /// Tells it to come another time.
     fn refuse(self: Box<Self>);
 
+    /// Says nothing to it. A carrier on which silence is no cheaper refuses it.
+    fn ignore(self: Box<Self>) {
+        self.refuse();
+    }
+
     /// Asks it to knock again and to show that it is where it says; one that has, is refused.
     fn retry(self: Box<Self>);
 }

@@ -13,12 +13,14 @@
 //!
 //! Endpoints stand on a [`Carrier`], which is quinn's unless another is given.
 
+mod admission;
 pub mod carrier;
 pub mod client;
 pub mod cluster;
 pub mod dev_ca;
 pub mod framing;
 pub mod link;
+mod networks;
 pub mod pool;
 mod quic;
 pub mod rpc;
@@ -26,7 +28,9 @@ pub mod server;
 pub mod settings;
 mod socket;
 pub mod tls;
+mod unproven;
 
+pub use admission::HandshakeCounts;
 pub use carrier::{Carrier, ConnectFailure, Established, Incoming};
 pub use client::{ClientEndpoint, ConnectError, Trust};
 pub use cluster::{
@@ -34,9 +38,11 @@ pub use cluster::{
 };
 pub use framing::{FrameReadError, FrameReader, FrameWriter};
 pub use link::{Link, LinkClosed, LinkStats, ReadError, RecvHalf, SendHalf, WriteError};
+pub use networks::NETWORKS_MAX;
 pub use pool::{ClusterPool, PoolError};
 pub use rpc::{RpcClient, RpcError, serve_rpc};
 pub use server::{Handshake, HandshakeError, ServerEndpoint, ServerTls};
-pub use settings::Limits;
+pub use settings::{Limits, NetworkLimits};
 pub use socket::BindError;
 pub use tls::TlsError;
+pub use unproven::AMPLIFICATION_MAX;

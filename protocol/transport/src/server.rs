@@ -1,19 +1,22 @@
 //! The endpoint clients connect to.
 //!
 //! Accepting only takes first packets; each handshake is finished by its own task, so a slow one
-//! never stands before the others. Links are told apart by ALPN, so that further carriers can
-//! share the port.
+//! never stands before the others. Who may begin one is decided in `admission`. Links are told
+//! apart by ALPN, so that further carriers can share the port.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use quinn::crypto::rustls::QuicServerConfig;
+use rand::RngCore;
+use ring::hkdf;
 use throng_protocol::message;
 
+use crate::admission::{Admission, Decision, HandshakeCounts, OpenHandshake};
 use crate::carrier::{Carrier, Established};
 use crate::link::{Link, LinkClosed};
 use crate::quic::QuicCarrier;
@@ -45,9 +48,10 @@ impl ServerTls {
         })
     }
 
-    fn config(&self, limits: &Limits) -> quinn::ServerConfig {
+    fn config(&self, limits: &Limits, retries: &RetryKey) -> quinn::ServerConfig {
         let mut config = quinn::ServerConfig::with_crypto(self.crypto.clone());
         config
+            .token_key(retries.0.clone())
             .transport_config(server_transport())
             .migration(true)
             .max_incoming(limits.incoming_max)
@@ -57,14 +61,32 @@ impl ServerTls {
     }
 }
 
+/// What the proofs of addresses are made of: kept over a change of certificates, or clients whose
+/// Retry is on its way would be turned away with it.
+struct RetryKey(Arc<hkdf::Prk>);
+
+impl std::fmt::Debug for RetryKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RetryKey").finish_non_exhaustive()
+    }
+}
+
+impl RetryKey {
+    fn random() -> Self {
+        let mut secret = [0; 64];
+        rand::rng().fill_bytes(&mut secret);
+        Self(Arc::new(hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&secret)))
+    }
+}
+
 /// One UDP port that clients connect to.
 #[derive(Debug)]
 pub struct ServerEndpoint {
     carrier: Arc<dyn Carrier>,
     /// Takes other certificates; a carrier that is not quinn has none.
-    quic: Option<quinn::Endpoint>,
+    quic: Option<(quinn::Endpoint, RetryKey)>,
     limits: Limits,
-    handshakes: Arc<AtomicUsize>,
+    admission: Admission,
     refusing: AtomicBool,
 }
 
@@ -73,10 +95,12 @@ impl ServerEndpoint {
     /// inside a tokio runtime.
     pub fn bind(addr: SocketAddr, tls: &ServerTls, limits: Limits) -> Result<Self, BindError> {
         let socket = socket::bind(addr)?;
-        let endpoint = socket::endpoint(socket, Some(&tls.secret), Some(tls.config(&limits)))?;
-        let carrier = Arc::new(QuicCarrier::new(endpoint.clone(), None));
+        let (retries, unproven) = (RetryKey::random(), Arc::default());
+        let config = tls.config(&limits, &retries);
+        let endpoint = socket::server_endpoint(socket, &tls.secret, config, &unproven)?;
+        let carrier = Arc::new(QuicCarrier::listening(endpoint.clone(), unproven));
         Ok(Self {
-            quic: Some(endpoint),
+            quic: Some((endpoint, retries)),
             ..Self::over(carrier, limits)
         })
     }
@@ -87,7 +111,7 @@ impl ServerEndpoint {
             carrier,
             quic: None,
             limits,
-            handshakes: Arc::default(),
+            admission: Admission::new(limits),
             refusing: AtomicBool::new(false),
         }
     }
@@ -102,39 +126,41 @@ impl ServerEndpoint {
     pub async fn accept(&self) -> Option<Handshake> {
         loop {
             let incoming = self.carrier.accept().await?;
-            let open = self.handshakes.load(Ordering::Relaxed);
-            if self.refusing.load(Ordering::Relaxed)
-                || open >= self.limits.handshakes_max
-                || self.carrier.open_links() >= self.limits.connections_max
-            {
-                incoming.refuse();
-                continue;
-            }
-            if open >= self.limits.retry_above && !incoming.is_validated() {
-                incoming.retry();
-                continue;
-            }
             let from = incoming.remote_address();
-            if let Some(connecting) = incoming.accept() {
-                return Some(Handshake {
-                    from,
-                    connecting,
-                    open: OpenHandshake::new(&self.handshakes),
-                });
+            let full = self.refusing.load(Ordering::Relaxed)
+                || self.carrier.open_links() >= self.limits.connections_max;
+            match self.admission.decide(from.ip(), incoming.is_validated(), full) {
+                Decision::Begin(open) => {
+                    if let Some(connecting) = incoming.accept() {
+                        return Some(Handshake {
+                            from,
+                            connecting,
+                            open,
+                        });
+                    }
+                }
+                Decision::Prove => incoming.retry(),
+                Decision::Refuse => incoming.refuse(),
+                Decision::Ignore => incoming.ignore(),
             }
         }
     }
 
     /// Uses another certificate for new connections.
     pub fn renew(&self, tls: &ServerTls) {
-        if let Some(endpoint) = &self.quic {
-            endpoint.set_server_config(Some(tls.config(&self.limits)));
+        if let Some((endpoint, retries)) = &self.quic {
+            endpoint.set_server_config(Some(tls.config(&self.limits, retries)));
         }
     }
 
     /// Refuses new connections from now on; open ones go on.
     pub fn refuse_new(&self) {
         self.refusing.store(true, Ordering::Relaxed);
+    }
+
+    /// What became of first packets.
+    pub fn handshakes(&self) -> HandshakeCounts {
+        self.admission.counts()
     }
 
     /// Connections, handshakes included.
@@ -200,22 +226,5 @@ impl Handshake {
             Some(message::ALPN) => Ok(established.link),
             _ => Err(HandshakeError::Protocol),
         }
-    }
-}
-
-/// Counts as an open handshake while it lives.
-#[derive(Debug)]
-struct OpenHandshake(Arc<AtomicUsize>);
-
-impl OpenHandshake {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count.clone())
-    }
-}
-
-impl Drop for OpenHandshake {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

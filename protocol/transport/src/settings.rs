@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use throng_protocol::limits::{IDLE_TIMEOUT_MS, LIVE_LANES};
+use throng_protocol::rate::Rate;
 
 /// Streams a client may open: one control stream, and room for later kinds. quinn allocates every
 /// slot at once, so each costs memory of idle connections.
@@ -30,6 +31,8 @@ pub const MTU_INTERVAL: Duration = Duration::from_secs(3_600);
 pub const INCOMING_BUFFER: u64 = 16 * 1024;
 /// First bytes buffered for all connections not yet accepted.
 pub const INCOMING_BUFFER_TOTAL: u64 = 4 * 1024 * 1024;
+/// Between two stateless resets of a socket: ten thousand a second, a hundredth of what it can send.
+pub const RESET_INTERVAL: Duration = Duration::from_micros(100);
 
 /// Streams a server may open at a client: none is in use yet.
 pub const CLIENT_BIDI_STREAMS: u32 = 2;
@@ -73,21 +76,54 @@ pub struct Limits {
     /// Open handshakes above which a client must prove its address first (one round trip more), so
     /// that a flood from forged addresses costs no handshakes.
     pub retry_above: usize,
+    /// Handshakes a second above which a client must prove its address first: half of what a core
+    /// can do.
+    pub unproven_per_second: u32,
     /// Open handshakes above which further ones are refused.
     pub handshakes_max: usize,
     /// Connections above which further ones are refused.
     pub connections_max: usize,
     /// First packets that wait to be accepted.
     pub incoming_max: usize,
+    /// What the addresses of one network may ask.
+    pub network: NetworkLimits,
+}
+
+/// What the addresses of one network (an IPv4 /24, an IPv6 /56) may ask of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetworkLimits {
+    /// Open handshakes of the network above which its clients must prove their addresses first.
+    pub retry_above: usize,
+    /// Open handshakes of the network above which further ones are refused.
+    pub handshakes_max: usize,
+    /// How often a handshake may begin: counted apart for clients that have proved their address and
+    /// for others. The burst is for a network that is many users behind one address, all of which
+    /// come back at once.
+    pub rate: Rate,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             retry_above: 256,
+            unproven_per_second: 1_000,
             handshakes_max: 4_096,
             connections_max: 1_000_000,
             incoming_max: 1_024,
+            network: NetworkLimits::default(),
+        }
+    }
+}
+
+impl Default for NetworkLimits {
+    fn default() -> Self {
+        Self {
+            retry_above: 64,
+            handshakes_max: 256,
+            rate: Rate {
+                per_second: 100,
+                burst: 1_000,
+            },
         }
     }
 }

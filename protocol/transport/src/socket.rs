@@ -5,16 +5,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig, TokioRuntime};
+use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig, Runtime, TokioRuntime};
 use rand::RngCore;
 use ring::hmac;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::settings::RESET_INTERVAL;
+use crate::unproven::{BoundedSocket, Unproven};
+
 /// Bytes the kernel may hold per socket and direction: bursts of a whole fan-out wait there. The
 /// kernel grants less if `net.core.rmem_max` or `wmem_max` is lower.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
-/// Between two stateless resets of a socket: ten thousand a second, a hundredth of what it can send.
-const RESET_INTERVAL: Duration = Duration::from_micros(100);
 /// Bytes of a connection id: enough that random ids never meet.
 const CID_BYTES: usize = 8;
 
@@ -87,6 +88,22 @@ impl ResetSecret {
     }
 }
 
+/// An endpoint of a server, which keeps its bound towards addresses without a proof.
+pub(crate) fn server_endpoint(
+    socket: UdpSocket,
+    secret: &ResetSecret,
+    server: quinn::ServerConfig,
+    unproven: &Arc<Unproven>,
+) -> Result<quinn::Endpoint, BindError> {
+    let addr = local_addr(&socket)?;
+    let failed = |source| BindError::new(addr, source);
+    let socket = TokioRuntime.wrap_udp_socket(socket).map_err(failed)?;
+    let socket = Arc::new(BoundedSocket::new(socket, Arc::clone(unproven)));
+    let config = config(Some(secret), addr);
+    quinn::Endpoint::new_with_abstract_socket(config, Some(server), socket, Arc::new(TokioRuntime))
+        .map_err(failed)
+}
+
 /// An endpoint over a socket. With a secret, the peers of an earlier process at the same address
 /// are told at once that their connections are gone, instead of noticing it by silence.
 pub(crate) fn endpoint(
@@ -94,9 +111,18 @@ pub(crate) fn endpoint(
     secret: Option<&ResetSecret>,
     server: Option<quinn::ServerConfig>,
 ) -> Result<quinn::Endpoint, BindError> {
-    let addr = socket
+    let addr = local_addr(&socket)?;
+    quinn::Endpoint::new(config(secret, addr), server, socket, Arc::new(TokioRuntime))
+        .map_err(|source| BindError::new(addr, source))
+}
+
+fn local_addr(socket: &UdpSocket) -> Result<SocketAddr, BindError> {
+    socket
         .local_addr()
-        .map_err(|source| BindError::new(unspecified(), source))?;
+        .map_err(|source| BindError::new(unspecified(), source))
+}
+
+fn config(secret: Option<&ResetSecret>, addr: SocketAddr) -> EndpointConfig {
     let mut config = match secret {
         Some(secret) => EndpointConfig::new(Arc::new(secret.at(addr))),
         None => EndpointConfig::default(),
@@ -106,8 +132,7 @@ pub(crate) fn endpoint(
     config.min_reset_interval(RESET_INTERVAL);
     // quinn's own generator drops packets of connections of an earlier process unanswered.
     config.cid_generator(|| Box::new(RandomCids));
-    quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
-        .map_err(|source| BindError::new(addr, source))
+    config
 }
 
 /// Stands for an address in errors where the socket's own is not known.

@@ -90,6 +90,28 @@ development_ca = "throng-data/tls"
 # Its private key, PEM, mode 0600.
 # client_key = "/etc/throng/public.key"
 
+# Handshakes. A network is an IPv4 /24 or an IPv6 /56. A client proves its address with one round trip
+# more; from a forged address there is no way past that.
+[handshakes]
+# Most open at once; further ones are refused.
+open_max = 1024
+
+# Milliseconds one may take.
+timeout_ms = 5000
+
+# Open handshakes, and handshakes a second, above which clients prove their addresses first.
+retry_above = 256
+unproven_per_second = 1000
+
+# Most open handshakes of one network, and the number above which its clients prove their addresses.
+# Raise both where many users come from behind one address.
+network_open_max = 256
+network_retry_above = 64
+
+# Handshakes a second of one network, and how many at once after a pause. Further ones are refused.
+network_per_second = 100
+network_burst = 1000
+
 # All edges: where they listen for clients (UDP), and where they answer /healthz, /readyz and
 # /metrics (loopback HTTP). An edge that drains names the others to its clients.
 [[edges]]

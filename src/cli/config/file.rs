@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use throng_gateway::HandshakeLimits;
 
 /// `throng core --config F`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,9 @@ pub struct GatewayFile {
     /// Most client connections at once.
     #[serde(default = "default_connections_max")]
     pub connections_max: usize,
+    /// What the edge takes of handshakes.
+    #[serde(default)]
+    pub handshakes: HandshakeLimits,
     /// All edges; drain notices name the others.
     pub edges: Vec<EdgeEntry>,
     /// All core nodes.

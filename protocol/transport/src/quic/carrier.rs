@@ -13,18 +13,34 @@ use crate::carrier::{Carrier, ConnectFailure, Established, Incoming};
 use crate::cluster::dns_names;
 use crate::link::LinkClosed;
 use crate::socket::{self, BindError, canonical, unspecified};
+use crate::unproven::Unproven;
 
 /// A UDP socket and the connections on it.
 #[derive(Debug)]
 pub(crate) struct QuicCarrier {
     endpoint: quinn::Endpoint,
     client: Option<quinn::ClientConfig>,
+    /// Bounds what is sent to addresses nobody has proved, where strangers may knock.
+    unproven: Option<Arc<Unproven>>,
 }
 
 impl QuicCarrier {
     /// An endpoint that connects if `client` says how.
     pub fn new(endpoint: quinn::Endpoint, client: Option<quinn::ClientConfig>) -> Self {
-        Self { endpoint, client }
+        Self {
+            endpoint,
+            client,
+            unproven: None,
+        }
+    }
+
+    /// An endpoint of a server, on a socket that keeps the bound of `unproven`.
+    pub fn listening(endpoint: quinn::Endpoint, unproven: Arc<Unproven>) -> Self {
+        Self {
+            endpoint,
+            client: None,
+            unproven: Some(unproven),
+        }
     }
 }
 
@@ -47,7 +63,11 @@ impl Carrier for QuicCarrier {
     }
 
     fn accept(&self) -> BoxFuture<'_, Option<Box<dyn Incoming>>> {
-        Box::pin(async move { Some(Box::new(self.endpoint.accept().await?) as Box<dyn Incoming>) })
+        Box::pin(async move {
+            let incoming = self.endpoint.accept().await?;
+            let unproven = self.unproven.clone();
+            Some(Box::new(QuicIncoming { incoming, unproven }) as Box<dyn Incoming>)
+        })
     }
 
     fn open_links(&self) -> usize {
@@ -78,26 +98,45 @@ impl Carrier for QuicCarrier {
     }
 }
 
-impl Incoming for quinn::Incoming {
+#[derive(Debug)]
+struct QuicIncoming {
+    incoming: quinn::Incoming,
+    unproven: Option<Arc<Unproven>>,
+}
+
+impl Incoming for QuicIncoming {
     fn remote_address(&self) -> SocketAddr {
-        canonical(Self::remote_address(self))
+        canonical(self.incoming.remote_address())
     }
 
     fn is_validated(&self) -> bool {
-        self.remote_address_validated()
+        self.incoming.remote_address_validated()
     }
 
     fn accept(self: Box<Self>) -> Option<BoxFuture<'static, Result<Established, LinkClosed>>> {
-        let connecting = Self::accept(*self).ok()?;
-        Some(Box::pin(async move { Ok(established(connecting.await?)) }))
+        let Self { incoming, unproven } = *self;
+        let unproven = unproven.filter(|_| !incoming.remote_address_validated());
+        let watch = unproven.map(|unproven| unproven.watch(incoming.remote_address()));
+        let connecting = incoming.accept().ok()?;
+        Some(Box::pin(async move {
+            let connection = connecting.await?;
+            if let Some(watch) = watch {
+                watch.proved();
+            }
+            Ok(established(connection))
+        }))
     }
 
     fn refuse(self: Box<Self>) {
-        Self::refuse(*self);
+        self.incoming.refuse();
+    }
+
+    fn ignore(self: Box<Self>) {
+        self.incoming.ignore();
     }
 
     fn retry(self: Box<Self>) {
-        if let Err(error) = Self::retry(*self) {
+        if let Err(error) = self.incoming.retry() {
             error.into_incoming().refuse();
         }
     }

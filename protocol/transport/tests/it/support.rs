@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use throng_protocol::cluster::PeerId;
+use throng_protocol::frame;
 use throng_protocol::ids::{EdgeId, NodeId};
 use throng_transport::cluster::{LaneReader, LaneWriter};
 use throng_transport::dev_ca::DevCa;
 use throng_transport::{
-    ClientEndpoint, ClusterConnection, ClusterEndpoint, ClusterTls, Limits, Link, ServerEndpoint, ServerTls,
-    Trust,
+    ClientEndpoint, ClusterConnection, ClusterEndpoint, ClusterTls, FrameReader, FrameWriter, HandshakeError,
+    Limits, Link, ServerEndpoint, ServerTls, Trust,
 };
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::timeout;
 
 /// Long enough for a busy machine; no test waits for it to pass.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -63,6 +66,83 @@ impl Pair {
         let (client, server) = tokio::join!(self.client.connect(self.addr, "localhost"), accept);
         (client.unwrap(), server)
     }
+}
+
+/// A server that finishes every handshake and echoes one frame on each link.
+pub struct Server {
+    pub endpoint: Arc<ServerEndpoint>,
+    pub addr: SocketAddr,
+    pub trust: Trust,
+    pub tls: ServerTls,
+    failed: Mutex<mpsc::Receiver<HandshakeError>>,
+    _folder: TempDir,
+}
+
+impl Server {
+    pub fn start(limits: Limits, handshake: Duration) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let files = DevCa::open(folder.path()).unwrap().server("edge", &[]).unwrap();
+        let tls = ServerTls::load(&files.cert, &files.key).unwrap();
+        let endpoint = Arc::new(ServerEndpoint::bind(local(), &tls, limits).unwrap());
+        let (failure, failed) = mpsc::channel(1_000);
+        let accepting = endpoint.clone();
+        tokio::spawn(async move {
+            while let Some(taken) = accepting.accept().await {
+                let failure = failure.clone();
+                tokio::spawn(async move {
+                    match taken.finish(handshake).await {
+                        Ok(link) => echo_once(link).await,
+                        Err(error) => failure.send(error).await.unwrap(),
+                    }
+                });
+            }
+        });
+        Self {
+            addr: endpoint.local_addr().unwrap(),
+            trust: Trust::ca_file(&files.ca).unwrap(),
+            failed: Mutex::new(failed),
+            tls,
+            endpoint,
+            _folder: folder,
+        }
+    }
+
+    /// A client that keeps the rules connects, is answered, and leaves.
+    pub async fn serves_an_honest_client(&self) {
+        let client = ClientEndpoint::new(&self.trust).unwrap();
+        let link = client.connect(self.addr, "localhost").await.unwrap();
+        let (send, recv) = link.open_bi().await.unwrap();
+        let (mut writer, mut reader) = (FrameWriter::new(send), FrameReader::new(recv));
+        writer.write_one(frame::encode(9, b"hello")).await.unwrap();
+        let back = timeout(PATIENCE, reader.next()).await.unwrap().unwrap().unwrap();
+        assert_eq!(back.payload, b"hello"[..]);
+        link.close(0, "");
+        client.wait_idle().await;
+    }
+
+    /// The next handshake that fails.
+    pub async fn failed(&self) -> HandshakeError {
+        timeout(PATIENCE, self.failed.lock().await.recv())
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    /// Waits until the server has nothing more to send to anybody.
+    pub async fn idle(&self) {
+        timeout(PATIENCE, self.endpoint.wait_idle()).await.unwrap();
+    }
+}
+
+async fn echo_once(link: Arc<dyn Link>) {
+    let Ok((send, recv)) = link.accept_bi().await else {
+        return;
+    };
+    let (mut writer, mut reader) = (FrameWriter::new(send), FrameReader::new(recv));
+    if let Ok(Some(frame)) = reader.next().await {
+        let _ = writer.write_one(frame::encode(frame.kind, &frame.payload)).await;
+    }
+    link.closed().await;
 }
 
 /// Loads a node's certificate from a development CA.
