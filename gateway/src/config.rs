@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use throng_fanout::{RING_BYTES_MAX, RING_FRAMES_MAX, RingLimits};
 use throng_protocol::ids::{EdgeId, NodeId};
 use throng_protocol::rate::Rate;
-use throng_transport::Limits;
+use throng_transport::{Limits, NetworkLimits};
 
 /// The settings of an edge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -123,6 +123,12 @@ impl Gateway {
                 .clone()
                 .run_until_cancelled_owned(async move { upstream.keep_map().await }),
         );
+        let floods = Arc::clone(&self.shared.floods);
+        tokio::spawn(
+            self.stop
+                .clone()
+                .run_until_cancelled_owned(async move { floods.keep_watch().await }),
+        );
         let (shared, endpoint) = (Arc::clone(&self.shared), Arc::clone(&self.endpoint));
         tokio::spawn(listener::run(
             shared,

@@ -19,6 +19,7 @@ mod clock;
 mod config;
 mod directory;
 mod error;
+mod floods;
 mod gateway;
 mod limits;
 mod listener;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use throng_protocol::rate::Rate;
+
 /// How long a client's request may take at an edge, redirects and elections included; afterwards it
 /// is refused with `unavailable` and the client retries. Half an election more would only hide it.
 pub(crate) const REQUEST_BUDGET: Duration = Duration::from_millis(1_500);
@@ -63,6 +65,34 @@ pub(crate) const RESUME_CONCURRENCY: usize = 32;
 /// Bytes of the bodies of a session's sends that wait for a send before them in the same channel;
 /// in-flight requests alone would let one session hold 8 MB.
 pub(crate) const SENDS_WAITING_BYTES_MAX: usize = 1024 * 1024;
+
+/// Frames of a session: four times what acks of a thousand busy channels take. Above it the session
+/// is read more slowly, so that no client has more than a tenth of a core.
+pub(crate) const FRAMES_RATE: Rate = Rate {
+    per_second: 20_000,
+    burst: 20_000,
+};
+
+/// Pings, pongs, errors and unknown frames of a session: an honest client sends one in 25 s. The
+/// burst leaves room for people who try things out.
+pub(crate) const SIGNALS_RATE: Rate = Rate {
+    per_second: 20,
+    burst: 200,
+};
+
+/// Places that a session subscribes and unsubscribes: each may cost a read at the core. The burst is
+/// twice what a client brings that returns with all subscriptions it may have, and leaves again.
+pub(crate) const PLACES_RATE: Rate = Rate {
+    per_second: 200,
+    burst: 4_000,
+};
+
+/// How often the signals of all connections below the frames are looked at.
+pub(crate) const FLOOD_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Signals of a connection within [`FLOOD_INTERVAL`] above which it is closed: fifty a second, where
+/// a client that roams and loses packets sends a few a minute.
+pub(crate) const FLOOD_SIGNALS_MAX: u64 = 250;
 
 /// Wait before a failed read of a page is tried again.
 pub(crate) const PAGE_RETRY: Duration = Duration::from_millis(200);

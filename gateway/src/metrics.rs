@@ -45,6 +45,8 @@ pub(crate) struct Metrics {
     pub encodes: Counter,
     /// Channels followed.
     pub channels: Gauge,
+    /// Times a session was read no further for a while, because it was above a rate.
+    pub held_back: Counter,
     /// Bytes held by all rings.
     pub ring_bytes: Gauge,
     /// Feeds opened again after a loss, a refusal or a change of leader.
@@ -92,12 +94,8 @@ impl Metrics {
         }
     }
 
-    /// A registry with everything in it.
-    pub fn registry(&self) -> Registry {
-        let mut registry = Registry::with_prefix("throng_gateway");
-        let r = &mut registry;
+    fn register_handshakes(&self, r: &mut Registry) {
         let m = self;
-        r.register("connections", "Open client connections", m.connections.clone());
         r.register(
             "handshakes_failed",
             "Handshakes that failed",
@@ -118,6 +116,15 @@ impl Metrics {
             "First packets of connections, by what was done about them",
             m.first_packets.clone(),
         );
+    }
+
+    /// A registry with everything in it.
+    pub fn registry(&self) -> Registry {
+        let mut registry = Registry::with_prefix("throng_gateway");
+        let r = &mut registry;
+        let m = self;
+        r.register("connections", "Open client connections", m.connections.clone());
+        m.register_handshakes(r);
         r.register("sessions", "Open sessions", m.sessions.clone());
         r.register(
             "subscriptions",
@@ -148,6 +155,11 @@ impl Metrics {
         );
         r.register("encodes", "Entries encoded into deliveries", m.encodes.clone());
         r.register("channels", "Channels followed", m.channels.clone());
+        r.register(
+            "sessions_held_back",
+            "Times a session was read no further for a while",
+            m.held_back.clone(),
+        );
         r.register("ring_bytes", "Bytes held by all rings", m.ring_bytes.clone());
         r.register("refollows", "Feeds opened again", m.refollows.clone());
         r.register(

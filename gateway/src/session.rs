@@ -4,6 +4,7 @@
 //! ever waiting for one. Deliveries have a task of their own, so that a client that reads slowly
 //! holds up nothing but itself.
 
+mod budget;
 mod connection;
 mod member;
 mod page;

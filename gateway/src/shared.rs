@@ -11,6 +11,7 @@ use crate::auth::Auth;
 use crate::channels::Channels;
 use crate::clock::Clock;
 use crate::directory::Directory;
+use crate::floods::Floods;
 use crate::limits::CATCH_UP_READS_MAX;
 use crate::metrics::Metrics;
 use crate::upstream::Upstream;
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     pub auth: Auth,
     pub channels: Arc<Channels>,
     pub metrics: Metrics,
+    pub floods: Arc<Floods>,
     /// Set when the edge drains.
     pub drain: watch::Sender<Option<DrainNotice>>,
     /// Bounds the pages read at once for subscribers that are behind.
@@ -56,6 +58,7 @@ impl Shared {
             upstream,
             channels,
             metrics,
+            floods: Arc::default(),
             drain: watch::Sender::new(None),
             catch_up: Semaphore::new(CATCH_UP_READS_MAX),
             // The start time above a counter: ids do not repeat when an edge restarts.

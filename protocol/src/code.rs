@@ -71,8 +71,11 @@ codes! {
     InvalidField = 105, "invalid_field", Fatal, false;
     /// More requests in flight than allowed.
     TooManyRequests = 106, "too_many_requests", Retryable, false;
-    /// The client was silent for longer than the idle timeout, or slow to authenticate.
+    /// The client was silent for longer than the idle timeout, slow to authenticate, or slow to finish
+    /// a frame.
     Timeout = 107, "timeout", Retryable, true;
+    /// The client floods the edge with signals of the carrier.
+    Flooding = 108, "flooding", Fatal, true;
     /// The token is not a token, or its signature is wrong.
     TokenInvalid = 200, "token_invalid", Fatal, true;
     /// The token has expired.

@@ -56,6 +56,10 @@ pub const IDLE_TIMEOUT_MS: u32 = 60_000;
 /// Milliseconds a client has from the handshake to its `authenticate`; slow-loris guard.
 pub const AUTHENTICATE_TIMEOUT_MS: u64 = 5_000;
 
+/// Milliseconds from the first byte of a frame on the control stream to its last: 80 kbit/s for the
+/// largest one. A frame that trickles for ever would hold its session open without a word.
+pub const FRAME_TIMEOUT_MS: u64 = 20_000;
+
 /// Live lanes a server opens; a channel hashes to one of them, so that one lost packet does not
 /// stall all channels. Four keeps quinn's per-stream memory small.
 pub const LIVE_LANES: u8 = 4;

@@ -14,11 +14,12 @@ use throng_protocol::limits::{
 };
 use throng_protocol::message::{Done, Welcome};
 use throng_protocol::session::server::{Reason, ServerEvent, ServerSession};
-use throng_transport::{FrameReadError, FrameReader, FrameWriter, Link};
+use throng_transport::{FrameReadError, FrameReader, FrameWriter, Link, Step};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
+use super::budget::Budget;
 use super::member::Member;
 use super::requests::{Answer, Requests};
 use super::work::{Outcome, Part, Work};
@@ -26,6 +27,7 @@ use super::writer::Writer;
 use crate::auth::Verified;
 use crate::channels::Channel;
 use crate::directory::Identity;
+use crate::floods::FloodGuard;
 use crate::limits::{CONTROL_PRIORITY, FAREWELL};
 use crate::refused::Refused;
 use crate::shared::{DrainNotice, Shared};
@@ -33,6 +35,8 @@ use crate::upstream::Deadline;
 
 /// Serves a client until its connection ends.
 pub(crate) async fn run(shared: Arc<Shared>, link: Arc<dyn Link>) {
+    // Times count from the handshake: the control stream must not come late either.
+    let opened_ms = shared.clock.now_ms();
     let opening = link.accept_bi();
     let (send, recv) = match timeout(Duration::from_millis(AUTHENTICATE_TIMEOUT_MS), opening).await {
         Ok(Ok(stream)) => stream,
@@ -45,7 +49,10 @@ pub(crate) async fn run(shared: Arc<Shared>, link: Arc<dyn Link>) {
     let mut writer = FrameWriter::new(send);
     writer.set_priority(CONTROL_PRIORITY);
     let connection = Connection {
-        session: ServerSession::new(shared.clock.now_ms(), shared.name.clone()),
+        session: ServerSession::new(opened_ms, shared.name.clone()),
+        flood: shared.floods.watch(&link),
+        budget: Budget::default(),
+        pause: None,
         drain: shared.drain.subscribe(),
         link,
         reader: FrameReader::new(recv),
@@ -80,6 +87,10 @@ struct Connection {
     reader: FrameReader,
     writer: FrameWriter,
     session: ServerSession,
+    flood: FloodGuard,
+    budget: Budget,
+    /// While there is one, nothing is read: the session is above a rate.
+    pause: Option<Instant>,
     drain: watch::Receiver<Option<DrainNotice>>,
     work: Work,
     /// There is one once the session is open.
@@ -125,7 +136,9 @@ impl Connection {
             .poll_timeout()
             .map(|(at, _)| self.shared.clock.instant(at));
         tokio::select! {
-            frame = self.reader.next() => self.frame(frame)?,
+            step = self.reader.step(), if self.pause.is_none() => self.step(step)?,
+            () = at(self.pause) => self.pause = None,
+            () = self.flood.flooded() => self.flooded(),
             outcome = self.work.next(), if !self.work.is_empty() => self.outcome(outcome),
             () = at(wake) => self.session.handle_timeout(self.shared.clock.now_ms()),
             Ok(()) = self.drain.changed() => self.draining(),
@@ -134,13 +147,16 @@ impl Connection {
         Ok(())
     }
 
-    fn frame(
-        &mut self,
-        frame: Result<Option<throng_protocol::frame::Frame>, FrameReadError>,
-    ) -> Result<(), End> {
-        match frame {
-            Ok(Some(frame)) => self.session.handle_frame(self.shared.clock.now_ms(), &frame),
-            Ok(None) => return Err(End::Finished),
+    fn step(&mut self, step: Result<Step, FrameReadError>) -> Result<(), End> {
+        let now_ms = self.shared.clock.now_ms();
+        match step {
+            Ok(Step::Begun) => self.session.frame_begun(now_ms),
+            Ok(Step::Frame(frame)) => {
+                let wait_ms = self.budget.frame(now_ms, frame.kind);
+                self.hold_back(wait_ms);
+                self.session.handle_frame(now_ms, &frame);
+            }
+            Ok(Step::End) => return Err(End::Finished),
             Err(FrameReadError::Frame(error)) => self.session.handle_frame_error(error),
             Err(error @ FrameReadError::Truncated) => {
                 self.session.close(Code::MalformedFrame, error.to_string());
@@ -150,6 +166,20 @@ impl Connection {
         Ok(())
     }
 
+    /// Reads nothing for a time.
+    fn hold_back(&mut self, wait_ms: u64) {
+        if wait_ms > 0 {
+            self.shared.metrics.held_back.inc();
+            let until = Instant::now() + Duration::from_millis(wait_ms);
+            self.pause = Some(self.pause.map_or(until, |pause| pause.max(until)));
+        }
+    }
+
+    fn flooded(&mut self) {
+        let text = "too many pings, resets or moves below the frames of the protocol";
+        self.session.close(Code::Flooding, text);
+    }
+
     /// Does what the machine says.
     fn events(&mut self) -> Result<(), End> {
         while let Some(event) = self.session.poll_event() {
@@ -157,6 +187,8 @@ impl Connection {
                 ServerEvent::Authenticate { token, .. } => self.authenticate(token),
                 ServerEvent::Request(request) => {
                     self.shared.metrics.requested(request.name());
+                    let wait_ms = self.budget.request(self.shared.clock.now_ms(), &request);
+                    self.hold_back(wait_ms);
                     if let Some(requests) = &self.requests {
                         self.work.start(requests, request);
                     }
@@ -202,7 +234,7 @@ impl Connection {
                     return written.map_err(|_| End::Gone);
                 }
                 () = sleep_until(until) => match reason {
-                    Reason::Idle | Reason::Authenticate => {
+                    Reason::Idle | Reason::Authenticate | Reason::Frame => {
                         let reason = "the client does not read its answers".to_owned();
                         return Err(End::Close {
                             code: Code::Timeout,
@@ -214,6 +246,7 @@ impl Connection {
                     }
                 },
                 Ok(()) = self.drain.changed() => self.draining(),
+                () = self.flood.flooded() => self.flooded(),
                 _ = self.link.closed() => return Err(End::Gone),
             }
             self.events()?;

@@ -46,6 +46,10 @@ pub struct Client {
 impl Client {
     pub async fn connect(edge: &Edge) -> Self {
         let endpoint = ClientEndpoint::new(&Trust::ca_file(&edge.ca).unwrap()).unwrap();
+        Self::connect_from(endpoint, edge).await
+    }
+
+    async fn connect_from(endpoint: ClientEndpoint, edge: &Edge) -> Self {
         let link = endpoint.connect(edge.addr, "localhost").await.unwrap();
         let (send, recv) = link.open_bi().await.unwrap();
         Self {
@@ -61,20 +65,43 @@ impl Client {
     /// Connects and says hello.
     pub async fn greet(edge: &Edge) -> Self {
         let mut client = Self::connect(edge).await;
+        client.hello().await;
         client
-            .say(Hello {
-                versions: vec![1],
-                client: "test".to_owned(),
-            })
-            .await;
-        assert!(matches!(client.hear().await, Message::HelloOk(ok) if ok.edge == "the edge"));
-        client
+    }
+
+    async fn hello(&mut self) {
+        self.say(Hello {
+            versions: vec![1],
+            client: "test".to_owned(),
+        })
+        .await;
+        assert!(matches!(self.hear().await, Message::HelloOk(ok) if ok.edge == "the edge"));
     }
 
     /// A session of a user.
     pub async fn open(edge: &Edge, user: &str) -> Self {
+        let mut client = Self::silent(edge, user).await;
+        client.listen();
+        client
+    }
+
+    /// A session of a user that takes no streams of deliveries.
+    pub async fn silent(edge: &Edge, user: &str) -> Self {
         let mut client = Self::greet(edge).await;
-        let Message::Welcome(welcome) = client.authenticate(token(user)).await else {
+        client.log_in(user).await;
+        client
+    }
+
+    /// A session of a user, over an endpoint of the test's own.
+    pub async fn open_from(endpoint: ClientEndpoint, edge: &Edge, user: &str) -> Self {
+        let mut client = Self::connect_from(endpoint, edge).await;
+        client.hello().await;
+        client.log_in(user).await;
+        client
+    }
+
+    async fn log_in(&mut self, user: &str) {
+        let Message::Welcome(welcome) = self.authenticate(token(user)).await else {
             panic!("not welcome");
         };
         assert_eq!(welcome.user.as_str(), user);
@@ -83,8 +110,6 @@ impl Client {
             ..
         } = welcome;
         assert!(idempotency_window_ms > 0);
-        client.listen();
-        client
     }
 
     pub async fn authenticate(&mut self, token: String) -> Message {

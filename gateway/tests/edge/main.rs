@@ -6,8 +6,10 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod bad_input;
+mod churn;
 mod client;
 mod delivery;
+mod loris;
 mod operations;
 mod refusals;
 mod stand_in;

@@ -25,7 +25,8 @@ use bytes::Bytes;
 use crate::code::Code;
 use crate::frame::{Frame, FrameError};
 use crate::limits::{
-    AUTHENTICATE_TIMEOUT_MS, IDLE_TIMEOUT_MS, REQUESTS_IN_FLIGHT_MAX, RESUME_POSITIONS_MAX, SUBSCRIPTIONS_MAX,
+    AUTHENTICATE_TIMEOUT_MS, FRAME_TIMEOUT_MS, IDLE_TIMEOUT_MS, REQUESTS_IN_FLIGHT_MAX, RESUME_POSITIONS_MAX,
+    SUBSCRIPTIONS_MAX,
 };
 use crate::message::{
     self, Authenticate, Drain, Hello, HelloOk, Message, Pong, RequestId, VERSIONS, Welcome,
@@ -90,6 +91,8 @@ pub struct ServerSession {
     phase: Phase,
     authenticate_by_ms: u64,
     heard_ms: u64,
+    /// When the frame that has begun must be whole; `u64::MAX` while none has.
+    frame_by_ms: u64,
     token_expires_ms: u64,
     in_flight: BTreeMap<RequestId, InFlight>,
     events: VecDeque<ServerEvent>,
@@ -104,11 +107,17 @@ impl ServerSession {
             phase: Phase::Hello,
             authenticate_by_ms: now_ms.saturating_add(AUTHENTICATE_TIMEOUT_MS),
             heard_ms: now_ms,
+            frame_by_ms: u64::MAX,
             token_expires_ms: u64::MAX,
             in_flight: BTreeMap::new(),
             events: VecDeque::new(),
             transmits: VecDeque::new(),
         }
+    }
+
+    /// Takes note that the first bytes of a frame have come, and the rest has not.
+    pub fn frame_begun(&mut self, now_ms: u64) {
+        self.frame_by_ms = self.frame_by_ms.min(now_ms.saturating_add(FRAME_TIMEOUT_MS));
     }
 
     /// Takes a frame of the control stream.
@@ -117,6 +126,7 @@ impl ServerSession {
             return;
         }
         self.heard_ms = self.heard_ms.max(now_ms);
+        self.frame_by_ms = u64::MAX;
         if let Err(text) = self.allowed(role(frame.kind)) {
             let name = Message::kind_name(frame.kind).unwrap_or("unknown");
             self.close(
@@ -155,6 +165,10 @@ impl ServerSession {
                 Code::Timeout,
                 format!("no authenticate within {AUTHENTICATE_TIMEOUT_MS} ms"),
             ),
+            Reason::Frame => self.close(
+                Code::Timeout,
+                format!("a frame was not finished within {FRAME_TIMEOUT_MS} ms"),
+            ),
             Reason::Idle => self.close(Code::Timeout, format!("silent for {IDLE_TIMEOUT_MS} ms")),
             Reason::TokenExpiry => self.close(Code::TokenExpired, "the token has expired"),
             Reason::Drain => self.close(Code::Draining, "the edge is draining"),
@@ -178,8 +192,10 @@ impl ServerSession {
             self.heard_ms.saturating_add(u64::from(IDLE_TIMEOUT_MS)),
             Reason::Idle,
         );
+        let idle = idle.min((self.frame_by_ms, Reason::Frame));
         let expiry = (self.token_expires_ms, Reason::TokenExpiry);
         match self.phase {
+            // Shorter than a frame may take.
             Phase::Hello | Phase::Token => Some((self.authenticate_by_ms, Reason::Authenticate)),
             Phase::Authenticating => Some(idle),
             Phase::Open => Some(idle.min(expiry)),

@@ -85,6 +85,7 @@ fn the_table_of_limits_is_the_constants() {
         ("PING_INTERVAL_MS", limits::PING_INTERVAL_MS.into()),
         ("IDLE_TIMEOUT_MS", limits::IDLE_TIMEOUT_MS.into()),
         ("AUTHENTICATE_TIMEOUT_MS", limits::AUTHENTICATE_TIMEOUT_MS),
+        ("FRAME_TIMEOUT_MS", limits::FRAME_TIMEOUT_MS),
         ("LIVE_LANES", limits::LIVE_LANES.into()),
         ("REORDER_ENTRIES_MAX", long(limits::REORDER_ENTRIES_MAX)),
         ("VERIFIER_DEPTH_MAX", long(limits::VERIFIER_DEPTH_MAX)),

@@ -1,7 +1,8 @@
 //! Frames of the client wire on the halves of a stream.
 //!
 //! Reading and cutting only: payloads are not looked at, and time limits are the caller's (wrap
-//! [`FrameReader::next`] in a timeout; it loses nothing when cancelled).
+//! [`FrameReader::next`] in a timeout, or time what [`FrameReader::step`] tells; neither loses anything
+//! when cancelled).
 
 use bytes::{Bytes, BytesMut};
 use throng_protocol::code::Code;
@@ -43,6 +44,19 @@ impl FrameReadError {
 pub struct FrameReader {
     half: Box<dyn RecvHalf>,
     buffer: BytesMut,
+    /// That a frame has begun was told.
+    begun: bool,
+}
+
+/// What happens on a stream of frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A frame has begun and is not whole yet; told once a frame.
+    Begun,
+    /// A frame.
+    Frame(Frame),
+    /// The peer has finished between frames.
+    End,
 }
 
 impl FrameReader {
@@ -52,6 +66,7 @@ impl FrameReader {
         Self {
             half,
             buffer: BytesMut::new(),
+            begun: false,
         }
     }
 
@@ -59,16 +74,33 @@ impl FrameReader {
     /// far are kept.
     pub async fn next(&mut self) -> Result<Option<Frame>, FrameReadError> {
         loop {
+            match self.step().await? {
+                Step::Begun => {}
+                Step::Frame(frame) => return Ok(Some(frame)),
+                Step::End => return Ok(None),
+            }
+        }
+    }
+
+    /// The next thing that happens on the stream, for callers that bound how long a frame may take.
+    /// Cancel-safe.
+    pub async fn step(&mut self) -> Result<Step, FrameReadError> {
+        loop {
             if let Some(frame) = frame::decode(&mut self.buffer)? {
                 if self.buffer.is_empty() {
                     // The payload shares the allocation; an idle reader must not keep it alive.
                     self.buffer = BytesMut::new();
                 }
-                return Ok(Some(frame));
+                self.begun = false;
+                return Ok(Step::Frame(frame));
+            }
+            if !self.buffer.is_empty() && !self.begun {
+                self.begun = true;
+                return Ok(Step::Begun);
             }
             if !self.half.read(&mut self.buffer, READ_BYTES_MAX).await? {
                 return if self.buffer.is_empty() {
-                    Ok(None)
+                    Ok(Step::End)
                 } else {
                     Err(FrameReadError::Truncated)
                 };

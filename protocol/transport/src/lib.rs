@@ -36,7 +36,7 @@ pub use client::{ClientEndpoint, ConnectError, Trust};
 pub use cluster::{
     AcceptError, ClusterConnectError, ClusterConnection, ClusterEndpoint, ClusterHandshake, ClusterTls,
 };
-pub use framing::{FrameReadError, FrameReader, FrameWriter};
+pub use framing::{FrameReadError, FrameReader, FrameWriter, Step};
 pub use link::{Link, LinkClosed, LinkStats, ReadError, RecvHalf, SendHalf, WriteError};
 pub use networks::NETWORKS_MAX;
 pub use pool::{ClusterPool, PoolError};

@@ -53,6 +53,12 @@ pub trait Link: Send + Sync + fmt::Debug + 'static {
 
     /// Counters of the link.
     fn stats(&self) -> LinkStats;
+
+    /// What came of the carrier's own signals, which an honest peer hardly ever sends: probes, streams
+    /// given up or stopped, moves to other addresses. 0 where a carrier has none.
+    fn signals(&self) -> u64 {
+        0
+    }
 }
 
 /// The half of a stream that is written to. Dropping it finishes the stream.

@@ -87,6 +87,18 @@ impl Link for QuicLink {
         canonical(self.connection.remote_address())
     }
 
+    fn signals(&self) -> u64 {
+        let frames = self.connection.stats().frame_rx;
+        frames.ping
+            + frames.reset_stream
+            + frames.stop_sending
+            + frames.path_challenge
+            + frames.new_connection_id
+            + frames.retire_connection_id
+            + frames.streams_blocked_bidi
+            + frames.streams_blocked_uni
+    }
+
     fn stats(&self) -> LinkStats {
         let stats = self.connection.stats();
         LinkStats {

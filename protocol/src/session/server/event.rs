@@ -85,6 +85,8 @@ requests! {
 pub enum Reason {
     /// The client has not authenticated in time.
     Authenticate,
+    /// A frame that has begun was not finished in time.
+    Frame,
     /// The client was silent for too long.
     Idle,
     /// The token expires.

@@ -503,3 +503,35 @@ fn nothing_comes_in_or_out_of_a_closed_session() {
     session.close(Code::Timeout, "again");
     assert_eq!((sent(&mut session), events(&mut session)), (vec![], vec![]));
 }
+
+#[test]
+fn a_frame_that_is_not_finished_in_time_closes() {
+    let mut session = open();
+    session.frame_begun(NOW + 1_000);
+    // More of the same frame changes nothing.
+    session.frame_begun(NOW + 15_000);
+    assert_eq!(session.poll_timeout(), Some((NOW + 21_000, Reason::Frame)));
+    session.handle_timeout(NOW + 20_999);
+    assert!(!session.is_closed());
+    session.handle_timeout(NOW + 21_000);
+    assert_closed(&mut session, Code::Timeout);
+}
+
+#[test]
+fn a_frame_that_is_finished_in_time_leaves_no_deadline() {
+    let mut session = open();
+    session.frame_begun(NOW + 1_000);
+    session.handle_frame(NOW + 20_999, &frame_of(Ping { nonce: 1 }));
+    assert!(matches!(session.poll_timeout(), Some((_, Reason::Idle))));
+    session.handle_timeout(NOW + 30_000);
+    assert!(!session.is_closed());
+}
+
+#[test]
+fn a_hello_that_trickles_is_given_no_more_time_than_a_silent_client() {
+    let mut session = ServerSession::new(NOW, "edge");
+    session.frame_begun(NOW + 4_000);
+    assert_eq!(session.poll_timeout(), Some((NOW + 5_000, Reason::Authenticate)));
+    session.handle_timeout(NOW + 5_000);
+    assert_closed(&mut session, Code::Timeout);
+}

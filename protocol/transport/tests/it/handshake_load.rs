@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use throng_protocol::rate::Rate;
-use throng_transport::{ClientEndpoint, ConnectError, Limits, Link, LinkClosed, NetworkLimits};
+use throng_transport::{ClientEndpoint, ConnectError, Limits, LinkClosed, NetworkLimits};
 use tokio::time::timeout;
 
 use crate::hostile::{FIRST_PACKET_BYTES, Raw, Relay, first_packets, is_retry};
