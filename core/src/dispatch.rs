@@ -4,6 +4,7 @@
 //! linearizable reads are carried out by the leader of their shard only; any other node names the
 //! leader it knows.
 
+mod fences;
 mod management;
 mod message;
 mod meta;
@@ -12,6 +13,9 @@ mod status;
 
 use throng_protocol::cluster::{Answer, PeerId, Refusal, Reply, Request};
 use throng_protocol::code::Code;
+
+use throng_protocol::limits::PAGE_BYTES_TARGET;
+use throng_state::query::PageWanted;
 
 use crate::core::Core;
 
@@ -88,12 +92,19 @@ async fn carry_out(core: &Core, request: Request) -> Answer {
             anchor,
             direction,
             limit,
-            grant: None,
-            fences: false,
-        } => message::page(core, shard, channel, anchor, direction, limit).await,
-        Request::Page { .. } | Request::Kick { .. } | Request::Mute { .. } => {
-            Err(refused(Code::Internal, "this node does not know fences"))
+            grant,
+            fences,
+        } => {
+            let wanted = PageWanted {
+                anchor,
+                direction,
+                limit,
+                bytes_target: PAGE_BYTES_TARGET,
+                fences,
+            };
+            message::page(core, shard, channel, wanted, grant).await
         }
+        request @ (Request::Kick { .. } | Request::Mute { .. }) => fences::take(core, request).await,
         Request::Status => Ok(Reply::Status(status::status(core))),
         Request::Clock => Ok(Reply::Clock(core.now_ms())),
         request @ (Request::Deliver { .. } | Request::LeaseNumbers { .. }) => {

@@ -42,8 +42,8 @@ pub const SNAPSHOT_CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a follower may take to check and install a whole snapshot.
 pub const SNAPSHOT_INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Milliseconds a grant is good for. Short, since leaving a group does not reach message shards
-/// before fences do; long enough that a session asks once per several hundred sends.
+/// Milliseconds a grant is good for. Short, since it bounds what a grant is worth to who has
+/// stolen it from an edge; long enough that a session asks once per several hundred sends.
 pub const GRANT_TTL_MS: u64 = 5 * 60 * 1_000;
 
 /// Milliseconds by which a grant may come from the future of the node that checks it: clocks of
@@ -65,6 +65,10 @@ pub const CALL_RETRY_PAUSE: Duration = Duration::from_millis(40);
 /// How long the creation of a channel waits for its log to be opened. The channel exists then; the
 /// asker is told to ask again.
 pub const CHANNEL_OPEN_TIMEOUT: Duration = Duration::from_millis(2_000);
+
+/// How long a kick or a mute waits for the message shards of its group. Past it the answer names
+/// the channels whose shard has not taken the fence; the change is made all the same.
+pub const FENCE_TIMEOUT: Duration = Duration::from_millis(2_000);
 
 /// Outbox records read at a time.
 pub const OUTBOX_BATCH: usize = 64;

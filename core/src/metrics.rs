@@ -21,6 +21,10 @@ pub(crate) struct Metrics {
     pub appended_bytes: Counter,
     /// Commands applied by this node's replicas.
     pub applied: Counter,
+    /// Fences applied by this node's replicas of message shards.
+    pub fences_applied: Counter,
+    /// Kicks and mutes answered before all shards had taken the fence.
+    pub fences_pending: Counter,
     /// Outbox records delivered.
     pub outbox_sent: Counter,
     /// Snapshots installed from other nodes.
@@ -35,6 +39,8 @@ pub(crate) struct Metrics {
     pub feed_bytes: Counter,
     /// Entries sent on feeds.
     pub feed_entries: Counter,
+    /// Fences sent on feeds at their places.
+    pub feed_fences: Counter,
     /// Write transactions the store has synced to disk.
     pub store_commits: Gauge,
     /// Batches those transactions made durable.
@@ -132,6 +138,16 @@ impl Metrics {
             m.outbox_sent.clone(),
         );
         r.register(
+            "throng_core_fences_applied",
+            "Fences applied by replicas",
+            m.fences_applied.clone(),
+        );
+        r.register(
+            "throng_core_fences_pending",
+            "Kicks and mutes answered before all shards had them",
+            m.fences_pending.clone(),
+        );
+        r.register(
             "throng_core_refusals",
             "Requests refused, by code",
             m.refusals.clone(),
@@ -155,6 +171,11 @@ impl Metrics {
             "throng_core_feed_entries",
             "Entries sent on feeds",
             m.feed_entries.clone(),
+        );
+        r.register(
+            "throng_core_feed_fences",
+            "Fences sent on feeds",
+            m.feed_fences.clone(),
         );
         r.register(
             "throng_core_store_commits",

@@ -25,6 +25,10 @@ impl Observer for ShardObserver {
         for notice in notices {
             match notice {
                 Notice::Advanced { channel, .. } => self.feeds.advanced((shard, channel)),
+                Notice::Fenced { app, group } => {
+                    self.metrics.fences_applied.inc();
+                    self.feeds.fenced(&(shard, app, group));
+                }
                 Notice::Outbox(_) => self.outbox.added(),
             }
         }

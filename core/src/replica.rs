@@ -90,6 +90,7 @@ impl Replica {
         let reply = reply.map_err(|error| self.refusal(error))?;
         match Reply::decode(&reply) {
             Ok(Reply::Refused { code, text }) => Err(refused(code, text)),
+            Ok(Reply::GrantStale) => Err(Refusal::GrantStale),
             Ok(reply) => Ok(reply),
             Err(error) => Err(refused(
                 Code::Internal,

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
-use throng_protocol::ids::{ChannelNumber, Seq, ShardId};
+use throng_protocol::ids::{AppId, ChannelNumber, GroupId, Seq, ShardId};
 use throng_state::{Effect, Outgoing};
 
 use crate::keys::{self, Meta, STATE_KEY_BYTES_MAX};
@@ -43,6 +43,13 @@ pub enum Notice {
         channel: ChannelNumber,
         /// Its last entry.
         head: Seq,
+    },
+    /// A group has a new fence.
+    Fenced {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
     },
     /// An outbox record was added.
     Outbox(Outgoing),
@@ -120,6 +127,7 @@ impl StateMachine {
                 }
                 Effect::Reply(bytes) => reply = ReplyBytes(bytes),
                 Effect::Advanced { channel, head } => round.notices.push(Notice::Advanced { channel, head }),
+                Effect::Fenced { app, group } => round.notices.push(Notice::Fenced { app, group }),
                 Effect::Outbox(outgoing) => round.notices.push(Notice::Outbox(outgoing)),
             }
         }

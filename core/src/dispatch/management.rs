@@ -59,7 +59,12 @@ pub(super) async fn join(
 /// Ends a membership.
 pub(super) async fn leave(core: &Core, app: AppId, group: GroupId, number: UserNumber) -> Answer {
     let replica = core.group_replica(&app, &group)?;
-    let command = ManagementCommand::Leave { app, group, number };
+    let command = ManagementCommand::Leave {
+        app,
+        group,
+        number,
+        proposed_ms: core.now_ms(),
+    };
     match replica.propose(Command::Management(command)).await? {
         StateReply::Membership { .. } => Ok(Reply::Done),
         other => Err(unexpected(&other)),
@@ -165,11 +170,27 @@ pub(super) async fn grant(
     let replica = core.group_replica(app, group)?;
     replica.linearize().await?;
     let standing = replica.read(|view| query::standing(view, app, group, number))?;
-    let (version, since, name) = match standing {
+    let claims = match standing {
         Standing::GroupUnknown => {
             return Err(refused(Code::GroupUnknown, format!("there is no group {group}")));
         }
-        Standing::Member { version, since, name } if name == *user => (version, since, name),
+        Standing::Member {
+            version,
+            since,
+            name,
+            fenced,
+            muted_until,
+        } if name == *user => GrantClaims {
+            app: app.clone(),
+            group: group.clone(),
+            user: name,
+            number,
+            version,
+            since,
+            issued_ms: core.now_ms(),
+            muted_until,
+            fenced,
+        },
         // The number is another user's: the asker's idea of it is wrong.
         Standing::Member { .. } | Standing::NotMember { .. } => {
             return Err(refused(
@@ -182,16 +203,5 @@ pub(super) async fn grant(
     let key = state
         .sealing_key()
         .ok_or_else(|| refused(Code::Unavailable, "this node knows no cluster key yet"))?;
-    let claims = GrantClaims {
-        app: app.clone(),
-        group: group.clone(),
-        user: name,
-        number,
-        version,
-        since,
-        issued_ms: core.now_ms(),
-        muted_until: 0,
-        fenced: 0,
-    };
     Ok(Reply::Grant(grant::seal(key, &claims)))
 }

@@ -1,14 +1,15 @@
 //! Requests to message shards: appends, pages, deliveries.
 
 use bytes::Bytes;
-use throng_protocol::cluster::{Anchor, Answer, Append, Direction, Reply};
+use throng_protocol::cluster::{Answer, Append, Grant, GrantClaims, Refusal, Reply};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelNumber, ShardId};
-use throng_protocol::limits::{BODY_BYTES_MAX, PAGE_BYTES_TARGET, PAGE_ENTRIES_MAX};
+use throng_protocol::limits::{BODY_BYTES_MAX, PAGE_ENTRIES_MAX};
 use throng_protocol::placement::Plane;
 use throng_state::command::{AppendMessage, Command, MessageCommand};
 use throng_state::outbox::Delivery;
-use throng_state::{Reply as StateReply, query};
+use throng_state::query::{PageWanted, Right};
+use throng_state::{ApplyError, Reply as StateReply, View, query};
 
 use super::{refused, unexpected};
 use crate::core::Core;
@@ -26,9 +27,8 @@ pub(super) async fn append(core: &Core, shard: ShardId, append: Append) -> Answe
             format!("the body has {bytes} bytes, {BODY_BYTES_MAX} are allowed"),
         ));
     }
-    let (state, now) = (core.cluster()?, core.now_ms());
-    let claims = grant::verify(&state.keys, &append.grant, now)
-        .map_err(|error| refused(error.code(), error.to_string()))?;
+    let now = core.now_ms();
+    let claims = claims(core, &append.grant, now)?;
     let command = MessageCommand::Append(AppendMessage {
         channel: append.channel,
         claims,
@@ -59,31 +59,78 @@ pub(super) async fn append(core: &Core, shard: ShardId, append: Append) -> Answe
     }
 }
 
-/// A page of a channel's log, confirmed by a quorum.
+/// A page of a channel's log, confirmed by a quorum. A grant is judged against the same state that
+/// the page is read from.
 pub(super) async fn page(
     core: &Core,
     shard: ShardId,
     channel: ChannelNumber,
-    anchor: Anchor,
-    direction: Direction,
-    limit: u32,
+    wanted: PageWanted,
+    grant: Option<Grant>,
 ) -> Answer {
-    let Anchor::Seq(anchor) = anchor else {
-        return Err(refused(
-            Code::Internal,
-            "this node does not know anchors by time stamp",
-        ));
-    };
     let replica = core.replica_of(shard, Plane::Message)?;
+    if grant.is_some() && wanted.fences {
+        let text = "fences are not told on behalf of a user";
+        return Err(refused(Code::InvalidField, text));
+    }
     replica.linearize().await?;
-    let limit = limit.clamp(1, PAGE_ENTRIES_MAX);
-    let page =
-        replica.read(|view| query::page(view, channel, anchor, direction, limit, PAGE_BYTES_TARGET))?;
-    page.map(Reply::Page).ok_or_else(|| {
+    let claims = match &grant {
+        Some(grant) => Some(claims(core, grant, core.now_ms())?),
+        None => None,
+    };
+    let wanted = PageWanted {
+        limit: wanted.limit.clamp(1, PAGE_ENTRIES_MAX),
+        ..wanted
+    };
+    let page = replica.read(|view| {
+        let refusal = match &claims {
+            Some(claims) => unentitled(view, channel, claims)?,
+            None => None,
+        };
+        Ok(match refusal {
+            Some(refusal) => Err(refusal),
+            None => Ok(query::page(view, channel, &wanted)?),
+        })
+    })?;
+    page?.map(Reply::Page).ok_or_else(|| {
         refused(
             Code::ChannelUnknown,
             format!("there is no channel {channel} here"),
         )
+    })
+}
+
+/// The claims of a grant whose seal and age are right.
+fn claims(core: &Core, grant: &Grant, now_ms: u64) -> Result<GrantClaims, Refusal> {
+    let state = core.cluster()?;
+    grant::verify(&state.keys, grant, now_ms).map_err(|error| refused(error.code(), error.to_string()))
+}
+
+/// Why the user of a grant may not read a channel.
+fn unentitled(
+    view: &dyn View,
+    channel: ChannelNumber,
+    claims: &GrantClaims,
+) -> Result<Option<Refusal>, ApplyError> {
+    let of_group = query::channel(view, channel)?
+        .is_none_or(|info| info.app == claims.app && info.group == claims.group);
+    if !of_group {
+        let text = format!(
+            "the grant is for group {}, the channel is of another",
+            claims.group
+        );
+        return Ok(Some(refused(Code::Forbidden, text)));
+    }
+    Ok(match query::right_to_read(view, claims)? {
+        Right::Held => None,
+        Right::Stale => Some(Refusal::GrantStale),
+        Right::Early => {
+            let text = format!(
+                "fence {} of group {} has not arrived here yet",
+                claims.fenced, claims.group
+            );
+            Some(refused(Code::Unavailable, text))
+        }
     })
 }
 

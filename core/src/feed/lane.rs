@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use throng_protocol::cluster::{self, ChannelInfo, Direction, FeedEvent, FeedRequest, FenceTable, Refusal};
+use throng_protocol::cluster::{self, ChannelInfo, FeedEvent, FeedRequest, FenceTable, Refusal};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelNumber, Epoch, Position, Seq};
-use throng_protocol::limits::{PAGE_BYTES_TARGET, PAGE_ENTRIES_MAX};
 use throng_protocol::placement::Plane;
-use throng_state::query::{self, ChannelHead};
+use throng_state::query::{self, ChannelHead, FeedPosition, FeedStep};
 use throng_transport::cluster::{LaneReadError, LaneReader, LaneWriteError, LaneWriter};
 
 use super::registry::{Followed, LaneWaker};
@@ -33,8 +32,8 @@ pub(crate) enum FeedError {
 #[derive(Debug)]
 struct Feed {
     replica: Arc<Replica>,
-    epoch: Epoch,
-    sent: Seq,
+    info: ChannelInfo,
+    position: FeedPosition,
 }
 
 /// One follower's lane.
@@ -46,10 +45,8 @@ struct Lane<'a> {
 
 impl Drop for Lane<'_> {
     fn drop(&mut self) {
-        for (channel, feed) in &self.feeds {
-            self.core
-                .feeds()
-                .unfollow((feed.replica.shard(), *channel), &self.waker);
+        for feed in self.feeds.values() {
+            self.core.feeds().unfollow(&feed.info, &self.waker);
         }
         let followed = i64::try_from(self.feeds.len()).unwrap_or(i64::MAX);
         self.core.metrics().feed_followers.dec_by(followed);
@@ -136,24 +133,29 @@ impl Lane<'_> {
         let reset =
             !from_head && (position.epoch != epoch || position.seq > head || position.seq.next() < oldest);
         let from = if from_head || reset { head } else { position.seq };
+        let fences = fence_table(&replica, channel, from)?;
         self.drop_feed(channel);
-        let followed: Followed = (info.shard, channel);
-        self.core.feeds().follow(followed, &self.waker);
+        self.core.feeds().follow(&info, &self.waker);
         self.core.metrics().feed_followers.inc();
-        let feed = Feed {
-            replica,
+        let position = FeedPosition {
             epoch,
             sent: from,
+            fenced: fences.last,
+        };
+        // What was applied since the head was read is found by the first look.
+        self.waker.mark((info.shard, channel));
+        let feed = Feed {
+            replica,
+            info,
+            position,
         };
         self.feeds.insert(channel, feed);
-        // What was applied since the head was read is found by the first look.
-        self.waker.mark(followed);
         Ok(if reset {
             FeedEvent::Reset {
                 channel,
                 epoch,
                 head,
-                fences: FenceTable::default(),
+                fences,
             }
         } else {
             FeedEvent::Opened {
@@ -161,7 +163,7 @@ impl Lane<'_> {
                 epoch,
                 from,
                 head,
-                fences: FenceTable::default(),
+                fences,
             }
         })
     }
@@ -186,58 +188,87 @@ impl Lane<'_> {
             Ok(confirmed) => confirmed?,
             Err(_) => return Err(refused(Code::Unavailable, "no quorum confirms the log's end")),
         }
-        read()?.ok_or_else(|| {
-            refused(
-                Code::ChannelUnknown,
-                format!("there is no channel {channel} here"),
-            )
-        })
+        read()?.ok_or_else(|| unknown(channel))
     }
 
-    /// What a channel has that was not sent, one batch of it.
+    /// What a channel has that was not told, one event of it.
     fn advance(&mut self, followed: Followed) -> Option<FeedEvent> {
         let (_, channel) = followed;
         let feed = self.feeds.get_mut(&channel)?;
-        let page = feed.replica.read(|view| {
-            query::page(
-                view,
-                channel,
-                feed.sent,
-                Direction::After,
-                PAGE_ENTRIES_MAX,
-                PAGE_BYTES_TARGET,
-            )
-        });
-        let page = match page {
-            Ok(Some(page)) => page,
+        let step = feed
+            .replica
+            .read(|view| query::feed_step(view, channel, &feed.position));
+        let step = match step {
+            Ok(Some(step)) => step,
             Ok(None) => {
                 let refusal = refused(Code::ChannelUnknown, format!("channel {channel} is gone"));
                 return Some(self.refuse(channel, refusal));
             }
             Err(refusal) => return Some(self.refuse(channel, refusal)),
         };
-        let last = page.entries.last()?.seq;
-        if page.epoch != feed.epoch || page.prev != feed.sent {
-            // The log was rebuilt, or entries behind the position are gone.
-            (feed.epoch, feed.sent) = (page.epoch, page.head);
-            return Some(FeedEvent::Reset {
+        match step {
+            FeedStep::Nothing => None,
+            FeedStep::Entries { page, more } => {
+                if more {
+                    self.waker.mark(followed);
+                }
+                let prev = feed.position.sent;
+                feed.position.sent = page.entries.last()?.seq;
+                self.core.metrics().feed_entries.inc_by(page.entries.len() as u64);
+                Some(FeedEvent::Batch {
+                    channel,
+                    epoch: page.epoch,
+                    prev,
+                    entries: page.entries,
+                })
+            }
+            FeedStep::Fence { after, fence } => {
+                self.waker.mark(followed);
+                feed.position.fenced = fence.version;
+                self.core.metrics().feed_fences.inc();
+                Some(FeedEvent::Fence {
+                    channel,
+                    after,
+                    fence,
+                })
+            }
+            FeedStep::Folded => self.begin_anew(followed, None),
+            FeedStep::Reset { epoch, head } => self.begin_anew(followed, Some((epoch, head))),
+        }
+    }
+
+    /// Begins a feed anew with a fresh table of fences, where it is or at the end of a log that is
+    /// not the one it was of.
+    fn begin_anew(&mut self, followed: Followed, reset: Option<(Epoch, Seq)>) -> Option<FeedEvent> {
+        let (_, channel) = followed;
+        let feed = self.feeds.get_mut(&channel)?;
+        let from = reset.map_or(feed.position.sent, |(_, head)| head);
+        let begun = fence_table(&feed.replica, channel, from).and_then(|fences| {
+            let head = feed.replica.read(|view| query::channel_head(view, channel))?;
+            Ok((fences, head.map_or(from, |head| head.head)))
+        });
+        let (fences, head) = match begun {
+            Ok(begun) => begun,
+            Err(refusal) => return Some(self.refuse(channel, refusal)),
+        };
+        self.waker.mark(followed);
+        (feed.position.sent, feed.position.fenced) = (from, fences.last);
+        Some(if let Some((epoch, head)) = reset {
+            feed.position.epoch = epoch;
+            FeedEvent::Reset {
                 channel,
-                epoch: page.epoch,
-                head: page.head,
-                fences: FenceTable::default(),
-            });
-        }
-        let prev = feed.sent;
-        feed.sent = last;
-        if last < page.head {
-            self.waker.mark(followed);
-        }
-        self.core.metrics().feed_entries.inc_by(page.entries.len() as u64);
-        Some(FeedEvent::Batch {
-            channel,
-            epoch: page.epoch,
-            prev,
-            entries: page.entries,
+                epoch,
+                head,
+                fences,
+            }
+        } else {
+            FeedEvent::Opened {
+                channel,
+                epoch: feed.position.epoch,
+                from,
+                head,
+                fences,
+            }
         })
     }
 
@@ -249,9 +280,7 @@ impl Lane<'_> {
 
     fn drop_feed(&mut self, channel: ChannelNumber) {
         if let Some(feed) = self.feeds.remove(&channel) {
-            self.core
-                .feeds()
-                .unfollow((feed.replica.shard(), channel), &self.waker);
+            self.core.feeds().unfollow(&feed.info, &self.waker);
             self.core.metrics().feed_followers.dec();
         }
     }
@@ -261,4 +290,17 @@ impl Lane<'_> {
         self.core.metrics().feed_bytes.inc_by(frame.len() as u64);
         writer.write_one(frame).await
     }
+}
+
+/// The fences a feed of a channel begins with.
+fn fence_table(replica: &Replica, channel: ChannelNumber, from: Seq) -> Result<FenceTable, Refusal> {
+    let table = replica.read(|view| query::fence_table(view, channel, from))?;
+    table.ok_or_else(|| unknown(channel))
+}
+
+fn unknown(channel: ChannelNumber) -> Refusal {
+    refused(
+        Code::ChannelUnknown,
+        format!("there is no channel {channel} here"),
+    )
 }

@@ -39,6 +39,24 @@ pub(crate) fn encode<T: Serialize>(version: u8, value: &T) -> Bytes {
 
 /// Decodes a value written by [`encode`].
 pub(crate) fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T, DecodeError> {
+    let rest = checked(version, bytes)?;
+    match postcard::take_from_bytes(rest) {
+        Ok((value, [])) => Ok(value),
+        Ok((_, left)) => Err(DecodeError::LeftOver(left.len())),
+        Err(error) => Err(DecodeError::Malformed(error.to_string())),
+    }
+}
+
+/// Decodes a value that those written by [`encode`] begin with.
+pub(crate) fn decode_start<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T, DecodeError> {
+    let rest = checked(version, bytes)?;
+    let (value, _) =
+        postcard::take_from_bytes(rest).map_err(|error| DecodeError::Malformed(error.to_string()))?;
+    Ok(value)
+}
+
+/// What follows the version, which must be this one.
+fn checked(version: u8, bytes: &[u8]) -> Result<&[u8], DecodeError> {
     let (found, rest) = bytes.split_first().ok_or(DecodeError::Empty)?;
     if *found != version {
         return Err(DecodeError::Version {
@@ -46,11 +64,7 @@ pub(crate) fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T
             known: version,
         });
     }
-    match postcard::take_from_bytes(rest) {
-        Ok((value, [])) => Ok(value),
-        Ok((_, left)) => Err(DecodeError::LeftOver(left.len())),
-        Err(error) => Err(DecodeError::Malformed(error.to_string())),
-    }
+    Ok(rest)
 }
 
 #[cfg(test)]
@@ -73,5 +87,8 @@ mod tests {
         ));
         let longer = [&bytes[..], &[0]].concat();
         assert_eq!(decode::<(u64, String)>(1, &longer), Err(DecodeError::LeftOver(1)));
+        assert_eq!(decode_start::<u64>(1, &bytes), Ok(7));
+        assert!(decode_start::<u64>(2, &bytes).is_err());
+        assert!(decode_start::<u64>(1, &bytes[..1]).is_err());
     }
 }

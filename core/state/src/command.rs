@@ -18,8 +18,8 @@ use throng_protocol::placement::ClusterMap;
 use crate::codec::{self, DecodeError};
 use crate::outbox::Delivery;
 
-/// The version written before every command.
-const VERSION: u8 = 1;
+/// The version written before every command. Before 2, grants and leaving knew no fences.
+const VERSION: u8 = 2;
 
 /// A command to one shard; the outer variant is the plane of the shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,7 +167,7 @@ pub enum ManagementCommand {
         /// The user's number.
         number: UserNumber,
     },
-    /// Ends a membership. Answer: [`Membership`].
+    /// Ends a membership, with a fence. Answer: [`Membership`].
     ///
     /// [`Membership`]: crate::reply::Reply::Membership
     Leave {
@@ -177,6 +177,8 @@ pub enum ManagementCommand {
         group: GroupId,
         /// The user's number.
         number: UserNumber,
+        /// The leader's clock when it proposed this, Unix milliseconds.
+        proposed_ms: u64,
     },
     /// A target shard has committed outbox records. Answer: [`OutboxAcked`].
     ///
@@ -186,6 +188,42 @@ pub enum ManagementCommand {
         target: ShardId,
         /// The last one it has.
         through: u64,
+    },
+    /// Ends a membership against the member's will. Answer: [`Fenced`].
+    ///
+    /// [`Fenced`]: crate::reply::Reply::Fenced
+    Kick {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// Who is kicked.
+        user: UserId,
+        /// That user's number.
+        number: UserNumber,
+        /// Who asks; `None` for an operator.
+        by: Option<UserNumber>,
+        /// The leader's clock when it proposed this, Unix milliseconds.
+        proposed_ms: u64,
+    },
+    /// Takes the right to send away, or gives it back. Answer: [`Fenced`].
+    ///
+    /// [`Fenced`]: crate::reply::Reply::Fenced
+    Mute {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// Who is muted.
+        user: UserId,
+        /// That user's number.
+        number: UserNumber,
+        /// Until when, Unix milliseconds; 0 gives the right back.
+        until_ms: u64,
+        /// Who asks; `None` for an operator.
+        by: Option<UserNumber>,
+        /// The leader's clock when it proposed this, Unix milliseconds.
+        proposed_ms: u64,
     },
 }
 

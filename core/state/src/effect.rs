@@ -1,7 +1,8 @@
 //! Everything a state machine can ask of the outside, as one enum.
 
 use bytes::Bytes;
-use throng_protocol::ids::{ChannelNumber, Seq, ShardId};
+use serde::{Deserialize, Serialize};
+use throng_protocol::ids::{AppId, ChannelNumber, GroupId, Seq, ShardId};
 
 use crate::record::Record;
 use crate::reply::Reply;
@@ -31,12 +32,19 @@ pub enum Effect {
         /// Its last entry.
         head: Seq,
     },
+    /// A group has a new fence; feeds of its channels must tell it.
+    Fenced {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+    },
     /// An outbox record was added; the leader sends it until it is acknowledged.
     Outbox(Outgoing),
 }
 
 /// One outbox record: what this shard must tell another.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outgoing {
     /// The number of the record in this shard's outbox to `target`: dense per target, from 1.
     pub number: u64,

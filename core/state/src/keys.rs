@@ -17,10 +17,15 @@
 //! | 0x23 | management | app, group, user number u64  | `MemberRecord`          | members |
 //! | 0x24 | management | app, group, channel          | `ChannelRecord`         | channels by name |
 //! | 0x25 | management |                              | `ChannelCounterRecord`  | the last channel number issued |
+//! | 0x26 | management | app, group, user number u64  | `LedgerRecord`          | what fences have taken from users |
+//! | 0x27 | management | app, group, shard u32        | `GroupShardRecord`      | message shards with channels of a group |
 //! | 0x40 | message    | channel u64                  | `LogRecord`             | channels whose log is here |
 //! | 0x41 | message    | channel u64                  | `TailRecord`            | the end of a channel's log |
 //! | 0x42 | message    | channel u64, seq u64         | `EntryRecord`           | the log |
 //! | 0x43 | message    | channel u64, sender u64, client message id u64 | `SentRecord` | idempotency |
+//! | 0x44 | message    | app, group                   | `FencesRecord`          | the ends of a group's fences |
+//! | 0x45 | message    | app, group, version u64      | `FenceRecord`           | fences in their order |
+//! | 0x46 | message    | app, group, user number u64  | `FencedUserRecord`      | the last fences of a user |
 //! | 0x60 | any        | target shard u32, number u64 | `OutgoingRecord`        | outbox |
 //! | 0x61 | any        | target shard u32             | `OutboxRecord`          | last number issued and acknowledged |
 //! | 0x62 | any        | source shard u32             | `InboxRecord`           | last number received |
@@ -41,10 +46,15 @@ const GROUP: u8 = 0x22;
 const MEMBER: u8 = 0x23;
 const CHANNEL: u8 = 0x24;
 const CHANNEL_COUNTER: u8 = 0x25;
+const LEDGER: u8 = 0x26;
+const GROUP_SHARD: u8 = 0x27;
 const LOG: u8 = 0x40;
 const TAIL: u8 = 0x41;
 const ENTRY: u8 = 0x42;
 const SENT: u8 = 0x43;
+const FENCES: u8 = 0x44;
+const FENCE: u8 = 0x45;
+const FENCED_USER: u8 = 0x46;
 const OUTGOING: u8 = 0x60;
 const OUTBOX: u8 = 0x61;
 const INBOX: u8 = 0x62;
@@ -61,6 +71,10 @@ impl Key {
         self.0.extend_from_slice(name.as_bytes());
         self.0.push(0);
         self
+    }
+
+    fn of_group(tag: u8, app: &AppId, group: &GroupId) -> Self {
+        Self::new(tag).name(app.as_str()).name(group.as_str())
     }
 
     fn u32(mut self, number: u32) -> Self {
@@ -120,30 +134,46 @@ pub fn user(app: &AppId, user: &UserId) -> Bytes {
 
 /// A group.
 pub fn group(app: &AppId, group: &GroupId) -> Bytes {
-    Key::new(GROUP).name(app.as_str()).name(group.as_str()).done()
+    Key::of_group(GROUP, app, group).done()
 }
 
 /// A member of a group.
 pub fn member(app: &AppId, group: &GroupId, number: UserNumber) -> Bytes {
-    Key::new(MEMBER)
-        .name(app.as_str())
-        .name(group.as_str())
-        .u64(number.0)
-        .done()
+    Key::of_group(MEMBER, app, group).u64(number.0).done()
 }
 
 /// A channel by its name.
 pub fn channel(app: &AppId, group: &GroupId, channel: &ChannelId) -> Bytes {
-    Key::new(CHANNEL)
-        .name(app.as_str())
-        .name(group.as_str())
-        .name(channel.as_str())
-        .done()
+    Key::of_group(CHANNEL, app, group).name(channel.as_str()).done()
+}
+
+/// All channels of a group, as a range.
+pub fn channels(app: &AppId, group: &GroupId) -> (Bytes, Bytes) {
+    // No name begins with a byte of this value: it is not UTF-8.
+    let end = [&Key::of_group(CHANNEL, app, group).0[..], &[0xff]].concat();
+    (Key::of_group(CHANNEL, app, group).done(), Bytes::from(end))
 }
 
 /// The last channel number issued.
 pub fn channel_counter() -> Bytes {
     Key::new(CHANNEL_COUNTER).done()
+}
+
+/// What fences have taken from a user of a group.
+pub fn ledger(app: &AppId, group: &GroupId, number: UserNumber) -> Bytes {
+    Key::of_group(LEDGER, app, group).u64(number.0).done()
+}
+
+/// A message shard that holds channels of a group.
+pub fn group_shard(app: &AppId, group: &GroupId, shard: ShardId) -> Bytes {
+    Key::of_group(GROUP_SHARD, app, group).u32(shard.0).done()
+}
+
+/// All message shards that hold channels of a group, as a range.
+pub fn group_shards(app: &AppId, group: &GroupId) -> (Bytes, Bytes) {
+    let end = Key::of_group(GROUP_SHARD, app, group).u32(u32::MAX).0;
+    let behind = [&end[..], &[0]].concat();
+    (group_shard(app, group, ShardId(0)), Bytes::from(behind))
 }
 
 /// A channel whose log is on this shard.
@@ -164,6 +194,21 @@ pub fn entry(channel: ChannelNumber, seq: Seq) -> Bytes {
 /// The idempotency record of a sent message.
 pub fn sent(channel: ChannelNumber, sender: UserNumber, id: ClientMessageId) -> Bytes {
     Key::new(SENT).u64(channel.0).u64(sender.0).u64(id.0).done()
+}
+
+/// The ends of a group's fences.
+pub fn fences(app: &AppId, group: &GroupId) -> Bytes {
+    Key::of_group(FENCES, app, group).done()
+}
+
+/// A fence of a group.
+pub fn fence(app: &AppId, group: &GroupId, version: u64) -> Bytes {
+    Key::of_group(FENCE, app, group).u64(version).done()
+}
+
+/// The last fences of a user of a group.
+pub fn fenced_user(app: &AppId, group: &GroupId, number: UserNumber) -> Bytes {
+    Key::of_group(FENCED_USER, app, group).u64(number.0).done()
 }
 
 /// A record of the outbox.
@@ -202,6 +247,22 @@ pub fn outgoing_number(key: &[u8]) -> Option<u64> {
     }
 }
 
+/// The shard of a key of [`group_shard`]; `None` for any other key.
+pub fn group_shard_of(key: &[u8]) -> Option<ShardId> {
+    match key {
+        [GROUP_SHARD, .., a, b, c, d] => Some(ShardId(u32::from_be_bytes([*a, *b, *c, *d]))),
+        _ => None,
+    }
+}
+
+/// The version of a key of [`fence`]; `None` for any other key.
+pub fn fence_version(key: &[u8]) -> Option<u64> {
+    match key {
+        [FENCE, parts @ ..] => Some(u64::from_be_bytes(*parts.last_chunk()?)),
+        _ => None,
+    }
+}
+
 /// The position of a key of [`entry`]; `None` for any other key.
 pub fn entry_seq(key: &[u8]) -> Option<Seq> {
     match key {
@@ -225,6 +286,17 @@ mod tests {
         assert!(from < cluster_key(0) && cluster_key(u32::MAX) < to);
         let (from, to) = outboxes();
         assert!(from < outbox(ShardId(0)) && outbox(ShardId(u32::MAX)) < to);
+        let (app, group) = (AppId::new("a").unwrap(), GroupId::new("g").unwrap());
+        assert!(fence(&app, &group, 255) < fence(&app, &group, 256));
+        let (from, to) = group_shards(&app, &group);
+        assert!(from <= group_shard(&app, &group, ShardId(0)));
+        assert!(group_shard(&app, &group, ShardId(u32::MAX)) < to);
+        let next = GroupId::new("gg").unwrap();
+        assert!(to < group_shard(&app, &next, ShardId(0)));
+        let (from, to) = channels(&app, &group);
+        let named = |name: &str| channel(&app, &group, &ChannelId::new(name).unwrap());
+        assert!(from < named("!") && named("\u{10ffff}") < to);
+        assert!(to < channel(&app, &next, &ChannelId::new("!").unwrap()));
     }
 
     #[test]
@@ -256,5 +328,14 @@ mod tests {
         assert_eq!(outgoing_number(&outgoing(ShardId(3), 5)[..9]), None);
         assert_eq!(outbox_target(&outbox(ShardId(3))), Some(ShardId(3)));
         assert_eq!(outbox_target(&inbox(ShardId(3))), None);
+        let (app, group) = (AppId::new("a").unwrap(), GroupId::new("g").unwrap());
+        assert_eq!(fence_version(&fence(&app, &group, 9)), Some(9));
+        assert_eq!(fence_version(&fences(&app, &group)), None);
+        assert_eq!(fence_version(&[FENCE]), None);
+        assert_eq!(
+            group_shard_of(&group_shard(&app, &group, ShardId(3))),
+            Some(ShardId(3))
+        );
+        assert_eq!(group_shard_of(&fences(&app, &group)), None);
     }
 }

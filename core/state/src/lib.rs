@@ -27,6 +27,7 @@ pub use reply::Reply;
 pub use view::{View, ViewError};
 
 use effect::Effects;
+use limits::Bounds;
 use throng_protocol::placement::Plane;
 
 /// Why a command could not be applied. A refusal that the proposer should hear of is not an error
@@ -60,13 +61,28 @@ pub enum ApplyError {
 /// `index` is the command's log index. The effects are complete: after the puts and deletes are
 /// done, the state is that of `index`. Exactly one [`Effect::Reply`] is among them.
 pub fn apply(plane: Plane, view: &dyn View, index: u64, command: &[u8]) -> Result<Vec<Effect>, ApplyError> {
+    apply_within(&Bounds::default(), plane, view, index, command)
+}
+
+/// [`apply`] with other bounds. All replicas must have the same ones, so only tests have others.
+#[doc(hidden)]
+pub fn apply_within(
+    bounds: &Bounds,
+    plane: Plane,
+    view: &dyn View,
+    index: u64,
+    command: &[u8],
+) -> Result<Vec<Effect>, ApplyError> {
     let unreadable = |reason: String| ApplyError::Command { index, reason };
     let command = Command::decode(command).map_err(|error| unreadable(error.to_string()))?;
     let mut effects = Effects::default();
     let reply = match (plane, &command) {
         (Plane::Meta, Command::Meta(command)) => meta::apply(view, command, &mut effects)?,
         (Plane::Management, Command::Management(command)) => management::apply(view, command, &mut effects)?,
-        (Plane::Message, Command::Message(command)) => message::apply(view, command, &mut effects)?,
+        (Plane::Message, Command::Message(command)) => {
+            let at = message::At { view, index, bounds };
+            message::apply(&at, command, &mut effects)?
+        }
         // Refusing would be a decision that a build with more commands takes differently.
         _ => return Err(unreadable(format!("it is not for a shard of plane {plane:?}"))),
     };

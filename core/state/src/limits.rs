@@ -40,6 +40,30 @@ pub const SENT_VALID_MS: u64 = IDEMPOTENCY_WINDOW_MS + CLOCK_SLACK_MS;
 /// work of one command stays bounded.
 pub const EXPIRED_PER_APPEND_MAX: u32 = 2;
 
+/// Most fences of a group that a message shard keeps: past it the oldest fold into a floor, below
+/// which grants must be renewed. Feeds begin with the table of fences, so it bounds their first
+/// event to 300 KiB and what an edge holds per channel to about as much.
+pub const FENCES_PER_GROUP_MAX: u64 = 10_000;
+
+/// Most fences that one new fence folds into the floor: a table that is over its bound shrinks, and
+/// the work of one command stays bounded.
+pub const FENCES_FOLDED_MAX: usize = 2;
+
+/// Bounds that tests make small, to come to them. Everything else applies with the default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// [`FENCES_PER_GROUP_MAX`].
+    pub fences_per_group: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            fences_per_group: FENCES_PER_GROUP_MAX,
+        }
+    }
+}
+
 /// Bits of a channel number below the shard that issued it.
 pub const CHANNEL_COUNTER_BITS: u32 = 40;
 

@@ -3,8 +3,13 @@
 
 mod channel;
 mod directory;
+mod fence;
 mod group;
+mod kick;
 mod member;
+mod mute;
+
+use fence::Target;
 
 use crate::command::ManagementCommand as Command;
 use crate::effect::Effects;
@@ -43,7 +48,35 @@ pub(crate) fn apply(view: &dyn View, command: &Command, effects: &mut Effects) -
             user,
             number,
         } => member::join(view, app, group, user, *number, effects),
-        Command::Leave { app, group, number } => member::leave(view, app, group, *number, effects),
+        Command::Leave {
+            app,
+            group,
+            number,
+            proposed_ms,
+        } => member::leave(view, app, group, *number, *proposed_ms, effects),
+        Command::Kick {
+            app,
+            group,
+            user,
+            number,
+            by,
+            proposed_ms,
+        } => {
+            let target = Target::new(app, group, user, *number);
+            kick::kick(view, &target, *by, *proposed_ms, effects)
+        }
+        Command::Mute {
+            app,
+            group,
+            user,
+            number,
+            until_ms,
+            by,
+            proposed_ms,
+        } => {
+            let target = Target::new(app, group, user, *number);
+            mute::mute(view, &target, *until_ms, *by, *proposed_ms, effects)
+        }
         Command::OutboxAcked { target, through } => outbox::acknowledge(view, *target, *through, effects),
     }
 }

@@ -7,9 +7,9 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use throng_protocol::cluster::ChannelInfo;
+use throng_protocol::cluster::{ChannelInfo, Fence};
 use throng_protocol::code::Code;
-use throng_protocol::ids::{Epoch, ShardId};
+use throng_protocol::ids::{AppId, Epoch, GroupId, ShardId, UserId};
 
 use crate::codec::{self, DecodeError};
 use crate::effect::Effects;
@@ -17,8 +17,9 @@ use crate::limits::{OUTBOX_ACKED_MAX, OUTBOX_PENDING_MAX};
 use crate::record::{OutboxRecord, OutgoingRecord, corrupt, read};
 use crate::{ApplyError, Effect, Outgoing, Reply, View, keys};
 
-/// The version written before a delivery that travels by itself.
-const VERSION: u8 = 1;
+/// The version written before a delivery that travels by itself. Before 2, the opening of a channel
+/// named no floor.
+const VERSION: u8 = 2;
 
 /// What one shard tells another. Variants are only ever added at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +30,22 @@ pub enum Delivery {
         info: ChannelInfo,
         /// The incarnation its log begins with.
         epoch: Epoch,
+        /// For the group's first channel on the shard: the version of the group's last fence. The
+        /// shard was told of none before, so it must take no grant from below. 0 otherwise.
+        floor: u64,
+    },
+    /// To each message shard with channels of a group: a right is gone.
+    Fence {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The fence.
+        fence: Fence,
+        /// Whom it touches, by name.
+        user: UserId,
+        /// When the change was proposed, Unix milliseconds.
+        at_ms: u64,
     },
 }
 
@@ -59,16 +76,18 @@ pub(crate) fn reserve(view: &dyn View, target: ShardId) -> Result<Option<Slot>, 
 }
 
 impl Slot {
-    /// Commits a delivery with the command that causes it.
-    pub(crate) fn fill(mut self, delivery: Delivery, effects: &mut Effects) {
+    /// Commits a delivery with the command that causes it; returns its place.
+    pub(crate) fn fill(mut self, delivery: Delivery, effects: &mut Effects) -> Outgoing {
         self.outbox.last += 1;
         let number = self.outbox.last;
         effects.put(keys::outgoing(self.target, number), &OutgoingRecord { delivery });
         effects.put(keys::outbox(self.target), &self.outbox);
-        effects.push(Effect::Outbox(Outgoing {
+        let outgoing = Outgoing {
             number,
             target: self.target,
-        }));
+        };
+        effects.push(Effect::Outbox(outgoing));
+        outgoing
     }
 }
 

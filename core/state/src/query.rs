@@ -2,12 +2,20 @@
 //! command depends on, and refuse to know whether the view is fresh: the caller confirms that with a
 //! quorum where the answer must be linearizable.
 
+mod feed;
 mod management;
 mod message;
 mod meta;
 mod outbox;
 
-pub use management::{NumberStock, Standing, channel_by_name, number_stock, standing, user_number};
-pub use message::{ChannelHead, channel, channel_head, page};
+pub use crate::message::page::PageWanted;
+pub use crate::message::rights::Right;
+pub use feed::{FeedPosition, FeedStep, feed_step, fence_table};
+pub use management::{
+    NumberStock, Standing, channel_by_name, channels_on, number_stock, standing, user_number,
+};
+pub use message::{ChannelHead, channel, channel_head, page, right_to_read};
 pub use meta::{app_keys, cluster_keys, cluster_map};
-pub use outbox::{OutboxStatus, Pending, inbox_position, outbox_pending, outboxes};
+pub use outbox::{
+    OutboxStatus, Pending, fence_waits, inbox_position, outbox_acked, outbox_pending, outboxes,
+};

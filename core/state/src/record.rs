@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use throng_protocol::cluster::{AppKey, ChannelInfo, EntryKind};
+use throng_protocol::cluster::{AppKey, ChannelInfo, EntryKind, FenceKind};
 use throng_protocol::ids::{ClientMessageId, Epoch, Seq, ShardId, Ts, UserId, UserNumber};
 use throng_protocol::placement::ClusterMap;
 
@@ -19,7 +19,7 @@ use crate::{ApplyError, View, codec};
 /// A type that is stored under a key of its own.
 pub trait Record: Serialize + DeserializeOwned {
     /// The version this build writes and reads.
-    const VERSION: u8 = 1;
+    const VERSION: u8;
 
     /// The record as it is stored.
     fn encode(&self) -> Bytes {
@@ -56,12 +56,17 @@ pub(crate) fn one_more(key: &[u8], count: u64) -> Result<u64, ApplyError> {
 }
 
 macro_rules! record {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+    ($(#[$doc:meta])* $name:ident {$($fields:tt)*}) => {
+        record!(version 1, $(#[$doc])* $name {$($fields)*});
+    };
+    (version $version:literal, $(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
         pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
 
-        impl Record for $name {}
+        impl Record for $name {
+            const VERSION: u8 = $version;
+        }
     };
 }
 
@@ -131,6 +136,7 @@ record!(
     }
 );
 record!(
+    version 2,
     /// Management: a group.
     GroupRecord {
         /// Who created it.
@@ -141,6 +147,9 @@ record!(
         members: u64,
         /// Channels it has.
         channels: u32,
+        /// The version of its last fence; 0 for none. A shard that hears of the group later takes
+        /// no grant from before it.
+        fenced: u64,
     }
 );
 record!(
@@ -166,6 +175,29 @@ record!(
         issuer: ShardId,
         /// The last counter issued.
         last: u64,
+    }
+);
+record!(
+    /// Management: what fences have taken from a user of a group. Outlives the membership, so that
+    /// leaving and coming back wipes nothing out.
+    LedgerRecord {
+        /// The user's name when the last fence was made.
+        name: UserId,
+        /// The version of the last fence of any kind.
+        fenced: u64,
+        /// The version of the last kick; 0 for none.
+        kicked: u64,
+        /// The version that last changed `muted_until`; 0 for none.
+        muted: u64,
+        /// Until when the user may not send, Unix milliseconds; 0 for a user who is not muted.
+        muted_until: u64,
+    }
+);
+record!(
+    /// Management: a message shard that holds channels of a group, and so must hear of its fences.
+    GroupShardRecord {
+        /// The version of the group that brought its first channel there.
+        since: u64,
     }
 );
 record!(
@@ -195,10 +227,14 @@ record!(
     }
 );
 record!(
-    /// Message: an entry of a log. The one place a message is stored.
+    version 2,
+    /// Message: an entry of a log. The one place a message is stored. Begins as [`EntryStamp`]
+    /// does.
     EntryRecord {
         /// Its time stamp.
         ts: Ts,
+        /// The log index it was applied at: what says on which side of a fence it lies.
+        index: u64,
         /// What it is.
         kind: EntryKind,
         /// Who sent it.
@@ -222,7 +258,63 @@ record!(
         fields: [u8; 16],
     }
 );
+
+/// The beginning of an [`EntryRecord`], for searches: without the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryStamp {
+    /// Its time stamp.
+    pub ts: Ts,
+    /// The log index it was applied at.
+    pub index: u64,
+}
+
+impl EntryStamp {
+    /// Reads the beginning of the entry under `key`, which must be there.
+    pub(crate) fn read(view: &dyn View, key: &[u8]) -> Result<Self, ApplyError> {
+        let value = view
+            .get(key)?
+            .ok_or_else(|| corrupt(key, "it is missing".to_owned()))?;
+        codec::decode_start(EntryRecord::VERSION, &value).map_err(|error| corrupt(key, error.to_string()))
+    }
+}
+
 record!(
+    /// Message: the ends of a group's fences. Absent for a group that has none.
+    FencesRecord {
+        /// Grants of a lower version are void: fences up to here were folded together.
+        floor: u64,
+        /// The version of the last fence, or the floor.
+        last: u64,
+        /// Fences kept; all lie behind the floor.
+        count: u64,
+    }
+);
+record!(
+    /// Message: a fence.
+    FenceRecord {
+        /// Whom it touches.
+        number: UserNumber,
+        /// Whom it touches, by name.
+        user: UserId,
+        /// What it does.
+        kind: FenceKind,
+        /// The log index it was applied at: entries with a smaller one lie before it.
+        index: u64,
+        /// When the change was proposed, Unix milliseconds.
+        at_ms: u64,
+    }
+);
+record!(
+    /// Message: the last fences of a user, folded ones not among them.
+    FencedUserRecord {
+        /// The version of the last one that ended reading; 0 for none.
+        ended: u64,
+        /// The version of the last mute; 0 for none.
+        muted: u64,
+    }
+);
+record!(
+    version 2,
     /// Any shard: what it must tell another.
     OutgoingRecord {
         /// What it tells.

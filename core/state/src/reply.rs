@@ -11,6 +11,7 @@ use throng_protocol::code::Code;
 use throng_protocol::ids::{Epoch, Seq, Ts, UserNumber};
 
 use crate::codec::{self, DecodeError};
+use crate::effect::Outgoing;
 
 /// The version written before every reply.
 const VERSION: u8 = 1;
@@ -87,6 +88,18 @@ pub enum Reply {
         /// Whether an earlier attempt appended it.
         repeat: bool,
     },
+    /// To `Kick` and `Mute`.
+    Fenced {
+        /// The version of the group's management state that the change made.
+        version: u64,
+        /// Whether this command made it; `false` for a repeat.
+        changed: bool,
+        /// The outbox records that tell the message shards, by target; none for a repeat, whose
+        /// records may wait still.
+        sent: Vec<Outgoing>,
+    },
+    /// To `Append`: the grant is older than a fence that touches its user. Nothing was done.
+    GrantStale,
 }
 
 impl Reply {

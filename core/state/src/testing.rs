@@ -6,7 +6,8 @@ use std::ops::Bound;
 use bytes::Bytes;
 use throng_protocol::placement::Plane;
 
-use crate::{ApplyError, Command, Effect, Reply, View, ViewError, apply};
+use crate::limits::Bounds;
+use crate::{ApplyError, Command, Effect, Reply, View, ViewError, apply_within};
 
 /// The records of one shard in a sorted map, and the last applied index.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct MapView {
     pub plane: Plane,
     /// The index of the last command.
     pub index: u64,
+    /// Its bounds.
+    pub bounds: Bounds,
     /// The records.
     pub records: BTreeMap<Bytes, Bytes>,
 }
@@ -25,13 +28,14 @@ impl MapView {
         Self {
             plane,
             index: 0,
+            bounds: Bounds::default(),
             records: BTreeMap::new(),
         }
     }
 
     /// Applies the next command and carries its effects out; returns them.
     pub fn apply(&mut self, command: &[u8]) -> Result<Vec<Effect>, ApplyError> {
-        let effects = apply(self.plane, &*self, self.index + 1, command)?;
+        let effects = apply_within(&self.bounds, self.plane, &*self, self.index + 1, command)?;
         self.index += 1;
         for effect in &effects {
             self.carry_out(effect);
@@ -71,7 +75,7 @@ impl MapView {
             Effect::Delete { key } => {
                 self.records.remove(key);
             }
-            Effect::Reply(_) | Effect::Advanced { .. } | Effect::Outbox(_) => {}
+            Effect::Reply(_) | Effect::Advanced { .. } | Effect::Fenced { .. } | Effect::Outbox(_) => {}
         }
     }
 

@@ -4,5 +4,6 @@
 mod basics;
 mod faults;
 mod feeds;
+mod fences;
 mod starting;
 mod support;

@@ -11,7 +11,7 @@ use throng_core::{
     TlsFiles,
 };
 use throng_protocol::cluster::{
-    self, Anchor, Answer, Append, ChannelInfo, FEED_LANE, FeedEvent, FeedRequest, Grant, PeerId,
+    self, Anchor, Answer, Append, ChannelInfo, FEED_LANE, FeedEvent, FeedRequest, FenceTable, Grant, PeerId,
     REQUEST_LANE, Refusal, Reply, Request,
 };
 use throng_protocol::code::Code;
@@ -251,8 +251,16 @@ impl TestPeer {
         Some(cluster::decode(&answer).unwrap())
     }
 
-    /// Asks until a node answers with anything but "not me" or "not now".
+    /// [`Self::ask_leader`] for requests whose grant is not stale.
     pub async fn ask(&self, request: &Request) -> Result<Reply, Code> {
+        self.ask_leader(request).await.map_err(|refusal| match refusal {
+            Refusal::Code { code, .. } => code,
+            refusal => panic!("{request:?} was answered {refusal:?}"),
+        })
+    }
+
+    /// Asks until a node answers with anything but "not me" or "not now".
+    pub async fn ask_leader(&self, request: &Request) -> Result<Reply, Refusal> {
         let deadline = Instant::now() + PATIENCE;
         let mut place = 0;
         loop {
@@ -261,12 +269,12 @@ impl TestPeer {
                 Some(Ok(reply)) => return Ok(reply),
                 Some(Err(Refusal::Code { code, text })) => {
                     if code != Code::Unavailable {
-                        return Err(code);
+                        return Err(Refusal::Code { code, text });
                     }
                     assert!(Instant::now() < deadline, "{text}");
                     (place + 1) % self.nodes.len()
                 }
-                Some(Err(Refusal::GrantStale)) => panic!("the grant of {request:?} is stale"),
+                Some(Err(stale @ Refusal::GrantStale)) => return Err(stale),
                 Some(Err(Refusal::NotLeader { leader: Some(leader) })) => {
                     self.nodes.iter().position(|(id, _)| *id == leader).unwrap()
                 }
@@ -426,8 +434,8 @@ impl TestFeed {
     }
 
     /// Follows a channel from behind a position of its first epoch; follows again while the replica
-    /// is behind it.
-    pub async fn follow(&mut self, channel: &ChannelInfo, seq: u64) {
+    /// is behind it. Returns the fences the feed begins with.
+    pub async fn follow(&mut self, channel: &ChannelInfo, seq: u64) -> FenceTable {
         let position = Position {
             epoch: Epoch(1),
             seq: Seq(seq),
@@ -440,9 +448,11 @@ impl TestFeed {
         loop {
             self.send(&follow).await;
             match self.next().await {
-                Some(FeedEvent::Opened { epoch, from, .. }) => {
+                Some(FeedEvent::Opened {
+                    epoch, from, fences, ..
+                }) => {
                     assert_eq!((epoch, from), (Epoch(1), Seq(seq)));
-                    return;
+                    return fences;
                 }
                 Some(FeedEvent::Refused { .. }) => assert!(Instant::now() < deadline, "nobody feeds"),
                 other => panic!("{other:?}"),

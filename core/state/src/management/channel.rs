@@ -9,7 +9,9 @@ use super::group;
 use crate::effect::Effects;
 use crate::limits::{CHANNEL_COUNTER_BITS, CHANNELS_PER_GROUP_MAX, OUTBOX_PENDING_MAX};
 use crate::outbox::{self, Delivery};
-use crate::record::{ChannelCounterRecord, ChannelRecord, GroupRecord, MemberRecord, one_more, read};
+use crate::record::{
+    ChannelCounterRecord, ChannelRecord, GroupRecord, GroupShardRecord, MemberRecord, one_more, read,
+};
 use crate::{ApplyError, Reply, View, keys};
 
 /// The epoch of a log that was never rebuilt.
@@ -75,6 +77,12 @@ pub(super) fn create_channel(
     };
     record.version = one_more(&group_key, record.version)?;
     record.channels += 1;
+    let shard_key = keys::group_shard(app, group, target);
+    let first_there = read::<GroupShardRecord>(view, &shard_key)?.is_none();
+    if first_there {
+        let since = record.version;
+        effects.put(shard_key, &GroupShardRecord { since });
+    }
     effects.put(group_key, &record);
     effects.put(channel_key, &ChannelRecord { info: info.clone() });
     effects.put(keys::channel_counter(), &counter);
@@ -82,6 +90,7 @@ pub(super) fn create_channel(
         Delivery::OpenChannel {
             info: info.clone(),
             epoch: FIRST_EPOCH,
+            floor: if first_there { record.fenced } else { 0 },
         },
         effects,
     );

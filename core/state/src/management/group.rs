@@ -41,6 +41,7 @@ pub(super) fn create_group(
             version: FIRST_VERSION,
             members: 1,
             channels: 0,
+            fenced: 0,
         },
     );
     effects.put(

@@ -1,8 +1,10 @@
 //! Members: joining and leaving. Each change gets a version of its own, and a membership remembers
 //! the version it began at, so that a grant says which membership it is of.
 
+use throng_protocol::cluster::FenceKind;
 use throng_protocol::ids::{AppId, GroupId, UserId, UserNumber};
 
+use super::fence::{self, Change, Target};
 use super::group;
 use crate::effect::Effects;
 use crate::record::{GroupRecord, MemberRecord, one_more, read};
@@ -43,31 +45,32 @@ pub(super) fn join(
     })
 }
 
-/// Ends a membership; nothing changes for a user who has none. A group stays when its last member
-/// leaves.
+/// Ends a membership, with a fence: who left on one edge must not go on reading on another. Nothing
+/// changes for a user who is not a member. A group stays when its last member leaves.
 pub(super) fn leave(
     view: &dyn View,
     app: &AppId,
     group: &GroupId,
     number: UserNumber,
+    proposed_ms: u64,
     effects: &mut Effects,
 ) -> Result<Reply, ApplyError> {
-    let (group_key, member_key) = (keys::group(app, group), keys::member(app, group, number));
-    let Some(mut record) = read::<GroupRecord>(view, &group_key)? else {
+    let Some(record) = read::<GroupRecord>(view, &keys::group(app, group))? else {
         return Ok(group::unknown(group));
     };
-    if read::<MemberRecord>(view, &member_key)?.is_none() {
+    let Some(member) = read::<MemberRecord>(view, &keys::member(app, group, number))? else {
         return Ok(Reply::Membership {
             version: record.version,
             changed: false,
         });
-    }
-    record.version = one_more(&group_key, record.version)?;
-    record.members = record.members.saturating_sub(1);
-    effects.put(group_key, &record);
-    effects.delete(member_key);
+    };
+    let target = Target::new(app, group, &member.name, number);
+    let change = Change::begin(view, &target, record, proposed_ms)?;
+    let Some((version, _)) = change.end_membership(FenceKind::Left, effects)? else {
+        return Ok(fence::busy(group));
+    };
     Ok(Reply::Membership {
-        version: record.version,
+        version,
         changed: true,
     })
 }

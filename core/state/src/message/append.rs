@@ -5,7 +5,9 @@ use throng_protocol::code::Code;
 use throng_protocol::ids::Ts;
 use throng_protocol::limits::{BODY_BYTES_MAX, IDEMPOTENCY_WINDOW_MS};
 
+use super::At;
 use super::dedupe::{self, Known};
+use super::rights::{self, Right};
 use crate::command::AppendMessage;
 use crate::effect::Effects;
 use crate::limits::CLOCK_SLACK_MS;
@@ -14,10 +16,11 @@ use crate::{ApplyError, Effect, Reply, View, keys};
 
 /// Appends a message, or answers as its first attempt was answered.
 pub(super) fn append(
-    view: &dyn View,
+    at: &At<'_>,
     message: &AppendMessage,
     effects: &mut Effects,
 ) -> Result<Reply, ApplyError> {
+    let view = at.view;
     let channel = message.channel;
     let Some(log) = read::<LogRecord>(view, &keys::log(channel))? else {
         return Ok(Reply::refused(
@@ -40,20 +43,13 @@ pub(super) fn append(
     let kind = EntryKind::Message;
     let fields = dedupe::hash(kind, &message.body);
     let sent_key = keys::sent(channel, message.claims.number, message.client_message_id);
-    match dedupe::lookup(view, &sent_key, &fields, ts)? {
-        Known::Repeat { seq, ts } => {
-            return Ok(Reply::Appended {
-                epoch: log.epoch,
-                seq,
-                ts,
-                repeat: true,
-            });
-        }
-        Known::Conflict { seq } => {
-            let text = format!("the key {} was used for entry {seq}", message.client_message_id);
-            return Ok(Reply::refused(Code::IdempotencyConflict, text));
-        }
-        Known::No => {}
+    let known = dedupe::lookup(view, &sent_key, &fields, ts)?;
+    if let Some(answer) = answered_before(known, message, &log) {
+        return Ok(answer);
+    }
+    // Behind the lookup: what was acked before a fence is answered the same behind it.
+    if let Some(refusal) = unentitled(view, message, ts)? {
+        return Ok(refusal);
     }
     if let Some(refusal) = untimely(message, ts) {
         return Ok(refusal);
@@ -73,6 +69,7 @@ pub(super) fn append(
     tail.last_ts = ts;
     let entry = EntryRecord {
         ts,
+        index: at.index,
         kind,
         sender_number: message.claims.number,
         sender: message.claims.user.clone(),
@@ -109,6 +106,46 @@ fn inadmissible(message: &AppendMessage, log: &LogRecord) -> Option<Reply> {
         return Some(Reply::refused(Code::MessageTooLarge, text));
     }
     None
+}
+
+/// The answer to a message whose key was used before.
+fn answered_before(known: Known, message: &AppendMessage, log: &LogRecord) -> Option<Reply> {
+    match known {
+        Known::Repeat { seq, ts } => Some(Reply::Appended {
+            epoch: log.epoch,
+            seq,
+            ts,
+            repeat: true,
+        }),
+        Known::Conflict { seq } => {
+            let text = format!("the key {} was used for entry {seq}", message.client_message_id);
+            Some(Reply::refused(Code::IdempotencyConflict, text))
+        }
+        Known::No => None,
+    }
+}
+
+/// Why the sender may not send this now.
+fn unentitled(view: &dyn View, message: &AppendMessage, ts: Ts) -> Result<Option<Reply>, ApplyError> {
+    let claims = &message.claims;
+    Ok(match rights::to_send(view, claims)? {
+        Right::Stale => Some(Reply::GrantStale),
+        Right::Early => {
+            let text = format!(
+                "fence {} of group {} has not arrived here yet",
+                claims.fenced, claims.group
+            );
+            Some(Reply::refused(Code::Unavailable, text))
+        }
+        Right::Held if ts.millis() < claims.muted_until => {
+            let text = format!(
+                "{} is muted in {} until {} (Unix milliseconds)",
+                claims.user, claims.group, claims.muted_until
+            );
+            Some(Reply::refused(Code::Muted, text))
+        }
+        Right::Held => None,
+    })
 }
 
 /// Why a message without an idempotency record cannot be taken for a new one. Together with

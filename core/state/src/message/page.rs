@@ -1,9 +1,11 @@
 //! Pages of a channel's log, for history, catch-up and feeds alike.
 
-use throng_protocol::cluster::{Direction, Entry, Page};
+use throng_protocol::cluster::{Anchor, Direction, Entry, Page};
 use throng_protocol::ids::{ChannelNumber, Seq};
 use throng_protocol::limits::PAGE_ENTRIES_MAX;
 
+use super::place::last_where;
+use super::{fence, within};
 use crate::limits::PAGE_SCAN_ENTRIES;
 use crate::record::{EntryRecord, LogRecord, Record, TailRecord, corrupt, read, read_present};
 use crate::{ApplyError, View, keys};
@@ -11,29 +13,42 @@ use crate::{ApplyError, View, keys};
 /// Bytes of an entry beside its body and its sender's name, about.
 const ENTRY_OVERHEAD_BYTES: usize = 48;
 
-/// At most `limit` entries on one side of `anchor`, ascending. The page is closed before the entry
-/// that would take it over `bytes_target`, but has one entry at least, so that a reader always
-/// comes forward. `None` for a channel whose log is not here.
+/// Which part of a channel's log a page is to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageWanted {
+    /// What it is on one side of.
+    pub anchor: Anchor,
+    /// Which side.
+    pub direction: Direction,
+    /// Most entries; never more than `PAGE_ENTRIES_MAX`.
+    pub limit: u32,
+    /// The page is closed before the entry that would take it over so many bytes, but has one entry
+    /// at least, so that a reader always comes forward.
+    pub bytes_target: usize,
+    /// Whether the fences within it are wanted.
+    pub fences: bool,
+}
+
+/// A page, its entries ascending. `None` for a channel whose log is not here.
 pub(crate) fn page(
     view: &dyn View,
     channel: ChannelNumber,
-    anchor: Seq,
-    direction: Direction,
-    limit: u32,
-    bytes_target: usize,
+    wanted: &PageWanted,
 ) -> Result<Option<Page>, ApplyError> {
     let Some(log) = read::<LogRecord>(view, &keys::log(channel))? else {
         return Ok(None);
     };
     let tail: TailRecord = read_present(view, &keys::tail(channel))?;
+    let direction = wanted.direction;
+    let anchor = position(view, channel, &tail, wanted)?;
     // Entries `from..to`.
     let (from, to) = match direction {
         Direction::After => (anchor.next(), tail.head.next()),
         Direction::Before => (tail.oldest, anchor.min(tail.head.next())),
     };
     let budget = Budget {
-        entries: limit.min(PAGE_ENTRIES_MAX) as usize,
-        bytes: bytes_target,
+        entries: wanted.limit.min(PAGE_ENTRIES_MAX) as usize,
+        bytes: wanted.bytes_target,
     };
     let entries = collect(view, channel, (from, to), direction, budget)?;
     let prev = match (entries.first(), direction) {
@@ -41,14 +56,38 @@ pub(crate) fn page(
         (None, Direction::After) => anchor.min(tail.head),
         (None, Direction::Before) => Seq(to.0.saturating_sub(1)),
     };
-    Ok(Some(Page {
+    let ends = fence::ends(view, (&log.info.app, &log.info.group))?;
+    let mut page = Page {
         epoch: log.epoch,
         prev,
         entries,
         head: tail.head,
-        fenced: 0,
+        fenced: ends.last,
         fences: Vec::new(),
-    }))
+    };
+    if wanted.fences {
+        page.fences = within::fences(view, &log.info, &ends, &page, tail.oldest)?;
+    }
+    Ok(Some(page))
+}
+
+/// The anchor as a position: behind a time stamp lie the entries behind the last one that is not
+/// later, before it those before the first one that is not earlier.
+fn position(
+    view: &dyn View,
+    channel: ChannelNumber,
+    tail: &TailRecord,
+    wanted: &PageWanted,
+) -> Result<Seq, ApplyError> {
+    let ts = match wanted.anchor {
+        Anchor::Seq(seq) => return Ok(seq),
+        Anchor::Ts(ts) => ts,
+    };
+    let ends = (Seq(tail.oldest.0.saturating_sub(1)), tail.head);
+    match wanted.direction {
+        Direction::After => last_where(view, channel, ends, |entry| entry.ts <= ts),
+        Direction::Before => Ok(last_where(view, channel, ends, |entry| entry.ts < ts)?.next()),
+    }
 }
 
 /// What a page may still take.
@@ -101,6 +140,7 @@ fn entry(key: &[u8], value: &[u8]) -> Result<Entry, ApplyError> {
     let seq = keys::entry_seq(key).ok_or_else(|| corrupt(key, "it is not the key of an entry".to_owned()))?;
     let EntryRecord {
         ts,
+        index: _,
         kind,
         sender_number,
         sender,

@@ -1,9 +1,12 @@
 //! Reading a management shard.
 
 use throng_protocol::cluster::ChannelInfo;
-use throng_protocol::ids::{AppId, ChannelId, GroupId, UserId, UserNumber};
+use throng_protocol::ids::{AppId, ChannelId, GroupId, ShardId, UserId, UserNumber};
 
-use crate::record::{ChannelRecord, GroupRecord, MemberRecord, NumberStockRecord, UserRecord, read};
+use crate::limits::CHANNELS_PER_GROUP_MAX;
+use crate::record::{
+    ChannelRecord, GroupRecord, LedgerRecord, MemberRecord, NumberStockRecord, Record, UserRecord, read,
+};
 use crate::{ApplyError, View, keys};
 
 /// How a user stands to a group; what a grant is made from.
@@ -24,6 +27,10 @@ pub enum Standing {
         since: u64,
         /// The member's name.
         name: UserId,
+        /// The version of the last fence that touched the user; 0 for none.
+        fenced: u64,
+        /// Until when the user may not send, Unix milliseconds; 0 for a user who is not muted.
+        muted_until: u64,
     },
 }
 
@@ -37,12 +44,36 @@ pub fn standing(
     let Some(GroupRecord { version, .. }) = read(view, &keys::group(app, group))? else {
         return Ok(Standing::GroupUnknown);
     };
-    Ok(
-        match read::<MemberRecord>(view, &keys::member(app, group, number))? {
-            Some(MemberRecord { since, name }) => Standing::Member { version, since, name },
-            None => Standing::NotMember { version },
-        },
-    )
+    let Some(MemberRecord { since, name }) = read(view, &keys::member(app, group, number))? else {
+        return Ok(Standing::NotMember { version });
+    };
+    let ledger = read::<LedgerRecord>(view, &keys::ledger(app, group, number))?;
+    let (fenced, muted_until) = ledger.map_or((0, 0), |ledger| (ledger.fenced, ledger.muted_until));
+    Ok(Standing::Member {
+        version,
+        since,
+        name,
+        fenced,
+        muted_until,
+    })
+}
+
+/// The channels of a group whose log is on one of `shards`, in the order of their names.
+pub fn channels_on(
+    view: &dyn View,
+    app: &AppId,
+    group: &GroupId,
+    shards: &[ShardId],
+) -> Result<Vec<ChannelId>, ApplyError> {
+    let (from, to) = keys::channels(app, group);
+    let mut found = Vec::new();
+    for (key, value) in view.scan(&from, &to, CHANNELS_PER_GROUP_MAX as usize)? {
+        let info = ChannelRecord::decode(&key, &value)?.info;
+        if shards.contains(&info.shard) {
+            found.push(info.channel);
+        }
+    }
+    Ok(found)
 }
 
 /// A channel by its name; `None` if the group has none of it, or does not exist.

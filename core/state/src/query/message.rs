@@ -1,9 +1,10 @@
 //! Reading a message shard.
 
-use throng_protocol::cluster::{ChannelInfo, Direction, Page};
+use throng_protocol::cluster::{ChannelInfo, GrantClaims, Page};
 use throng_protocol::ids::{ChannelNumber, Epoch, Seq, Ts};
 
-use crate::message::page as pages;
+use crate::message::page::{self as pages, PageWanted};
+use crate::message::rights::{self, Right};
 use crate::record::{LogRecord, TailRecord, read, read_present};
 use crate::{ApplyError, View, keys};
 
@@ -39,16 +40,17 @@ pub fn channel_head(view: &dyn View, channel: ChannelNumber) -> Result<Option<Ch
     }))
 }
 
-/// At most `limit` entries (and at most `PAGE_ENTRIES_MAX`) on one side of `anchor`, ascending. The
-/// page is closed before the entry that would take it over `bytes_target`, but has one entry at
-/// least if there is one. `None` if the channel's log is not on this shard.
+/// The part of a channel's log that `wanted` describes; `None` if the channel's log is not on this
+/// shard.
 pub fn page(
     view: &dyn View,
     channel: ChannelNumber,
-    anchor: Seq,
-    direction: Direction,
-    limit: u32,
-    bytes_target: usize,
+    wanted: &PageWanted,
 ) -> Result<Option<Page>, ApplyError> {
-    pages::page(view, channel, anchor, direction, limit, bytes_target)
+    pages::page(view, channel, wanted)
+}
+
+/// What a grant is worth for reading channels of its group.
+pub fn right_to_read(view: &dyn View, claims: &GrantClaims) -> Result<Right, ApplyError> {
+    rights::to_read(view, claims)
 }

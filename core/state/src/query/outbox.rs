@@ -1,10 +1,14 @@
 //! Reading a shard's outboxes and inboxes.
 
-use throng_protocol::ids::ShardId;
+use throng_protocol::ids::{AppId, GroupId, ShardId};
 
+use crate::limits::CHANNELS_PER_GROUP_MAX;
 use crate::outbox::{Delivery, read_outbox};
 use crate::record::{InboxRecord, OutboxRecord, OutgoingRecord, Record, corrupt, read};
-use crate::{ApplyError, View, keys};
+use crate::{ApplyError, Outgoing, View, keys};
+
+/// Records read at a time while one is looked for.
+const WAITS_READ: usize = 64;
 
 /// The outbox towards one shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +67,45 @@ pub fn outbox_pending(
         })
     };
     found.iter().map(pending).collect()
+}
+
+/// The outbox records that tell of a fence and are not acknowledged yet: at most one for each shard
+/// that holds channels of the group.
+pub fn fence_waits(
+    view: &dyn View,
+    app: &AppId,
+    group: &GroupId,
+    version: u64,
+) -> Result<Vec<Outgoing>, ApplyError> {
+    let (from, to) = keys::group_shards(app, group);
+    let mut waits = Vec::new();
+    for (key, _) in view.scan(&from, &to, CHANNELS_PER_GROUP_MAX as usize)? {
+        let target =
+            keys::group_shard_of(&key).ok_or_else(|| corrupt(&key, "it names no shard".to_owned()))?;
+        let tells = |delivery: &Delivery| {
+            matches!(delivery, Delivery::Fence { app: of, group: within, fence, .. }
+                if of == app && within == group && fence.version == version)
+        };
+        let mut after = 0;
+        loop {
+            let pending = outbox_pending(view, target, after, WAITS_READ)?;
+            if let Some(found) = pending.iter().find(|pending| tells(&pending.delivery)) {
+                let number = found.number;
+                waits.push(Outgoing { number, target });
+                break;
+            }
+            match pending.last() {
+                Some(last) => after = last.number,
+                None => break,
+            }
+        }
+    }
+    Ok(waits)
+}
+
+/// The last outbox number that a target has acknowledged.
+pub fn outbox_acked(view: &dyn View, target: ShardId) -> Result<u64, ApplyError> {
+    Ok(read_outbox(view, target)?.acked)
 }
 
 /// The last outbox number of `source` that this shard has; 0 for none.

@@ -1,11 +1,12 @@
 //! Bytes that are not commands, records or replies: errors, never panics.
 
 use bytes::Bytes;
-use throng_protocol::cluster::Direction;
-use throng_protocol::ids::{ChannelNumber, Seq, UserNumber};
+use throng_protocol::cluster::{Anchor, Direction, FenceKind};
+use throng_protocol::ids::{ChannelNumber, Epoch, Seq, Ts, UserNumber};
 use throng_protocol::placement::Plane;
 use throng_state::codec::DecodeError;
 use throng_state::outbox::Delivery;
+use throng_state::query::{FeedPosition, PageWanted};
 use throng_state::testing::MapView;
 use throng_state::{ApplyError, Command, Reply, apply, query};
 
@@ -68,11 +69,17 @@ fn commands() -> Vec<(Plane, Command)> {
         create_channel("g", "c", 1),
         create_channel("g", "d", 1),
         acked(1),
+        mute("g", 2, NOW, Some(1)),
+        kick("g", 2, None),
+        join("g", 2),
         leave("g", 2),
     ];
     let message = [
         deliver(1, info(1)),
         append(&message(1, 1, "hello")),
+        delivered(2, fence(5, 2, FenceKind::Kick)),
+        delivered(3, fence(6, 2, FenceKind::Mute)),
+        append(&message(2, 1, "hello")),
         append(&message(1, 1, "hello")),
         append(&at(
             NOW + throng_state::limits::SENT_VALID_MS + 1,
@@ -105,16 +112,19 @@ fn shards() -> Vec<MapView> {
 fn commands_and_replies_and_deliveries_are_read_as_they_were_written() {
     for (_, command) in commands() {
         let bytes = command.encode();
-        assert_eq!(bytes[0], 1);
+        assert_eq!(bytes[0], 2);
         assert_eq!(Command::decode(&bytes), Ok(command));
     }
     let reply = Reply::OutOfOrder { expected: 7 };
     assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
     let delivery = Delivery::OpenChannel {
         info: info(1),
-        epoch: throng_protocol::ids::Epoch(1),
+        epoch: Epoch(1),
+        floor: 7,
     };
-    assert_eq!(Delivery::decode(&delivery.encode()), Ok(delivery));
+    for delivery in [delivery, fence(5, 2, FenceKind::Left)] {
+        assert_eq!(Delivery::decode(&delivery.encode()), Ok(delivery));
+    }
 }
 
 #[test]
@@ -127,10 +137,10 @@ fn a_command_of_another_version_or_plane_stops_the_replica() {
     for plane in [Plane::Meta, Plane::Message, Plane::Session] {
         assert!(stopped(plane, &bytes).contains("plane"));
     }
-    bytes[0] = 2;
+    bytes[0] = 1;
     assert_eq!(
         stopped(Plane::Management, &bytes),
-        DecodeError::Version { found: 2, known: 1 }.to_string()
+        DecodeError::Version { found: 1, known: 2 }.to_string()
     );
     assert_eq!(stopped(Plane::Management, &[]), DecodeError::Empty.to_string());
 }
@@ -143,7 +153,7 @@ fn ten_thousand_damaged_commands_do_not_panic() {
     for round in 0..10_000 {
         let bytes = if round % 4 == 0 {
             let len = random.below(80);
-            [&[1], &random.bytes(len)[..]].concat()
+            [&[2], &random.bytes(len)[..]].concat()
         } else {
             let place = random.below(valid.len());
             random.damage(&valid[place])
@@ -210,7 +220,26 @@ fn read_everything(shard: &MapView) {
         query::channel_head(shard, ChannelNumber(1)),
     );
     for direction in [Direction::After, Direction::Before] {
-        let _ = query::page(shard, ChannelNumber(1), Seq(1), direction, 10, 1_000);
+        for anchor in [Anchor::Seq(Seq(1)), Anchor::Ts(Ts::from_millis(NOW))] {
+            let wanted = PageWanted {
+                fences: true,
+                ..entries_at(anchor, direction, 10, 1_000)
+            };
+            let _ = query::page(shard, ChannelNumber(1), &wanted);
+        }
+    }
+    let _ = query::channels_on(shard, &app(), &group("g"), &[MESSAGE]);
+    let claims = message(2, 1, "").claims;
+    let _ = query::right_to_read(shard, &claims);
+    let _ = query::fence_waits(shard, &app(), &group("g"), 5);
+    for seq in [Seq(0), Seq(1), Seq(9)] {
+        let _ = query::fence_table(shard, ChannelNumber(1), seq);
+        let at = FeedPosition {
+            epoch: Epoch(1),
+            sent: seq,
+            fenced: 0,
+        };
+        let _ = query::feed_step(shard, ChannelNumber(1), &at);
     }
 }
 

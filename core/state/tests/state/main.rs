@@ -2,6 +2,8 @@
 //! commands, against naive models.
 
 mod decoding;
+mod fence_model;
+mod fences;
 mod management;
 mod management_model;
 mod message;
@@ -10,4 +12,5 @@ mod meta;
 mod outbox;
 mod page;
 mod replay;
+mod rights;
 mod support;

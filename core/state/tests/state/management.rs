@@ -9,8 +9,8 @@ use throng_state::limits::{CHANNELS_PER_GROUP_MAX, NUMBER_RANGES_MAX, OUTBOX_PEN
 use throng_state::outbox::Delivery;
 use throng_state::query::{NumberStock, Standing};
 use throng_state::record::{
-    ChannelCounterRecord, ChannelRecord, GroupRecord, MemberRecord, NumberRange, NumberStockRecord,
-    OutboxRecord, OutgoingRecord, Record, UserRecord,
+    ChannelCounterRecord, ChannelRecord, GroupRecord, GroupShardRecord, LedgerRecord, MemberRecord,
+    NumberRange, NumberStockRecord, OutboxRecord, OutgoingRecord, Record, UserRecord,
 };
 use throng_state::testing::MapView;
 use throng_state::{Command, Effect, Outgoing, Reply, keys, query};
@@ -27,6 +27,7 @@ fn group_record(version: u64, members: u64, channels: u32) -> GroupRecord {
         version,
         members,
         channels,
+        fenced: 0,
     }
 }
 
@@ -223,8 +224,24 @@ fn joining_and_leaving_each_change_the_version_once() {
         (
             membership(3, true),
             vec![
-                put(group_key, &group_record(3, 1, 0)),
-                Effect::Delete { key: member }
+                Effect::Delete { key: member },
+                put(
+                    group_key,
+                    &GroupRecord {
+                        fenced: 3,
+                        ..group_record(3, 1, 0)
+                    }
+                ),
+                put(
+                    keys::ledger(&app(), &group("g"), UserNumber(2)),
+                    &LedgerRecord {
+                        name: user(2),
+                        fenced: 3,
+                        kicked: 0,
+                        muted: 0,
+                        muted_until: 0,
+                    }
+                ),
             ]
         )
     );
@@ -236,7 +253,9 @@ fn joining_and_leaving_each_change_the_version_once() {
         Standing::Member {
             version: 4,
             since: 4,
-            name: user(2)
+            name: user(2),
+            fenced: 3,
+            muted_until: 0,
         }
     );
 }
@@ -262,7 +281,9 @@ fn a_group_survives_its_last_member_and_its_creator_comes_back_by_joining_only()
         Standing::Member {
             version: 3,
             since: 3,
-            name: user(1)
+            name: user(1),
+            fenced: 2,
+            muted_until: 0,
         }
     );
 }
@@ -295,6 +316,7 @@ fn a_channel_and_the_order_to_open_it_are_committed_together() {
     let delivery = Delivery::OpenChannel {
         info: info.clone(),
         epoch: Epoch(1),
+        floor: 0,
     };
     assert_eq!(
         shard.run(&create_channel("g", "c", 1)),
@@ -304,6 +326,10 @@ fn a_channel_and_the_order_to_open_it_are_committed_together() {
                 created: true
             },
             vec![
+                put(
+                    keys::group_shard(&app(), &group("g"), MESSAGE),
+                    &GroupShardRecord { since: 2 }
+                ),
                 put(keys::group(&app(), &group("g")), &group_record(2, 1, 1)),
                 put(
                     keys::channel(&app(), &group("g"), &channel("c")),

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use throng_protocol::cluster::{Anchor, Direction, Fence, FenceKind};
 use throng_protocol::code::Code;
-use throng_protocol::ids::{ChannelNumber, UserNumber};
+use throng_protocol::ids::{ChannelNumber, Seq, UserNumber};
 use throng_protocol::placement::Plane;
 use throng_state::command::MessageCommand;
-use throng_state::query::{self, Standing};
+use throng_state::query::{self, PageWanted, Standing};
 use throng_state::record::{GroupRecord, read};
 use throng_state::testing::MapView;
 use throng_state::{Command, Reply, keys};
@@ -24,6 +25,8 @@ enum Op {
     CreateChannel(&'static str, &'static str, u64),
     Join(&'static str, u64),
     Leave(&'static str, u64),
+    Kick(&'static str, u64, Option<u64>),
+    Mute(&'static str, u64, u64, Option<u64>),
     Register(u64),
     AddRange,
     AddRangeAgain,
@@ -34,11 +37,14 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let group = || prop::sample::select(GROUPS.to_vec());
     let channel = || prop::sample::select(CHANNELS.to_vec());
+    let by = || prop::option::weighted(0.5, USERS);
     prop_oneof![
         2 => (group(), USERS).prop_map(|(group, user)| Op::CreateGroup(group, user)),
         3 => (group(), channel(), USERS).prop_map(|(group, name, user)| Op::CreateChannel(group, name, user)),
         4 => (group(), USERS).prop_map(|(group, user)| Op::Join(group, user)),
         3 => (group(), USERS).prop_map(|(group, user)| Op::Leave(group, user)),
+        4 => (group(), USERS, by()).prop_map(|(group, user, by)| Op::Kick(group, user, by)),
+        4 => (group(), USERS, 0..3_u64, by()).prop_map(|(group, user, until, by)| Op::Mute(group, user, until, by)),
         3 => (1..12_u64).prop_map(Op::Register),
         1 => Just(Op::AddRange),
         1 => Just(Op::AddRangeAgain),
@@ -53,6 +59,16 @@ struct Group {
     version: u64,
     members: BTreeMap<u64, u64>,
     channels: BTreeMap<&'static str, ChannelNumber>,
+    /// The last fence of each user, and until when the user is muted.
+    fenced: BTreeMap<u64, (u64, u64)>,
+    /// The version that answers a kick again, for users kicked and not back.
+    kicked: BTreeMap<u64, u64>,
+    /// The version that last changed a user's mute.
+    muted: BTreeMap<u64, u64>,
+    /// All fences that the message shard must come to know, ascending.
+    fences: Vec<Fence>,
+    /// The version of the last fence before the group's first channel.
+    floor: u64,
 }
 
 /// A management shard, a meta shard to lease from, a message shard to tell, and what they must hold.
@@ -85,6 +101,8 @@ impl World {
             Op::CreateChannel(group, name, user) => self.create_channel(group, name, user),
             Op::Join(group, user) => self.change(group, user, true),
             Op::Leave(group, user) => self.change(group, user, false),
+            Op::Kick(group, user, by) => self.kick(group, user, by),
+            Op::Mute(group, user, until, by) => self.mute(group, user, until, by),
             Op::Register(name) => self.register(name),
             Op::AddRange => {
                 let request = query::number_stock(&self.management)
@@ -139,7 +157,7 @@ impl World {
                     creator: user,
                     version: 1,
                     members,
-                    channels: BTreeMap::new(),
+                    ..Group::default()
                 };
                 self.groups.insert(name, group);
             }
@@ -176,6 +194,14 @@ impl World {
                     info.number
                 );
                 group.version += 1;
+                if group.channels.is_empty() {
+                    group.floor = group
+                        .fenced
+                        .values()
+                        .map(|(version, _)| *version)
+                        .max()
+                        .unwrap_or(0);
+                }
                 group.channels.insert(channel, info.number);
             }
         }
@@ -199,8 +225,10 @@ impl World {
         }
         if changed && member {
             group.members.insert(user, group.version);
+            group.kicked.remove(&user);
         } else if changed {
             group.members.remove(&user);
+            group.fence(user, FenceKind::Left);
         }
         prop_assert_eq!(
             reply,
@@ -209,6 +237,104 @@ impl World {
                 changed
             }
         );
+        Ok(())
+    }
+
+    fn kick(&mut self, name: &'static str, user: u64, by: Option<u64>) -> Result<(), TestCaseError> {
+        let reply = self.management.reply(&kick(name, user, by));
+        let group = match self.permitted(name, user, by) {
+            Ok(group) => group,
+            Err(code) => {
+                prop_assert!(is_refused(&reply, code), "{:?} instead of {:?}", reply, code);
+                return Ok(());
+            }
+        };
+        if group.members.remove(&user).is_some() {
+            group.version += 1;
+            group.fence(user, FenceKind::Kick);
+            group.kicked.insert(user, group.version);
+            prop_assert_eq!(fenced(&reply), Some((group.version, true)));
+        } else if let Some(version) = group.kicked.get(&user) {
+            prop_assert_eq!(fenced(&reply), Some((*version, false)));
+        } else {
+            prop_assert!(is_refused(&reply, Code::NotMember), "{:?}", reply);
+        }
+        Ok(())
+    }
+
+    fn mute(
+        &mut self,
+        name: &'static str,
+        user: u64,
+        until: u64,
+        by: Option<u64>,
+    ) -> Result<(), TestCaseError> {
+        let reply = self.management.reply(&mute(name, user, until, by));
+        let group = match self.permitted(name, user, by) {
+            Ok(group) => group,
+            Err(code) => {
+                prop_assert!(is_refused(&reply, code), "{:?} instead of {:?}", reply, code);
+                return Ok(());
+            }
+        };
+        if !group.members.contains_key(&user) {
+            prop_assert!(is_refused(&reply, Code::NotMember), "{:?}", reply);
+        } else if group.fenced.get(&user).map_or(0, |(_, until)| *until) == until {
+            let version = group.muted.get(&user).copied().unwrap_or(group.version);
+            prop_assert_eq!(fenced(&reply), Some((version, false)));
+        } else {
+            group.version += 1;
+            group.muted.insert(user, group.version);
+            if until != 0 {
+                group.fence(user, FenceKind::Mute);
+            }
+            group.fenced.entry(user).or_default().1 = until;
+            prop_assert_eq!(fenced(&reply), Some((group.version, true)));
+        }
+        Ok(())
+    }
+
+    /// The group if `by` may take a right from `user` in it.
+    fn permitted(&mut self, name: &str, user: u64, by: Option<u64>) -> Result<&mut Group, Code> {
+        let group = self.groups.get_mut(name).ok_or(Code::GroupUnknown)?;
+        if by.is_some_and(|by| by != group.creator) || user == group.creator {
+            return Err(Code::Forbidden);
+        }
+        Ok(group)
+    }
+
+    /// The message shard knows the fences of each group with channels, all of them and in order.
+    fn check_fences(&self) -> Result<(), TestCaseError> {
+        for group in self.groups.values() {
+            let Some(number) = group.channels.values().next() else {
+                continue;
+            };
+            let wanted = PageWanted {
+                fences: true,
+                ..entries_at(Anchor::Seq(Seq(0)), Direction::After, 1, 1)
+            };
+            let page = query::page(&self.message, *number, &wanted)
+                .expect("readable")
+                .expect("open");
+            let found: Vec<Fence> = page
+                .fences
+                .iter()
+                .map(|at| Fence {
+                    version: at.version,
+                    number: at.number,
+                    kind: at.kind,
+                })
+                .collect();
+            let told: Vec<Fence> = group
+                .fences
+                .iter()
+                .filter(|fence| fence.version > group.floor)
+                .copied()
+                .collect();
+            prop_assert_eq!(&found, &told);
+            let last = told.last().map_or(group.floor, |fence| fence.version);
+            prop_assert_eq!(page.fenced, last);
+        }
         Ok(())
     }
 
@@ -262,11 +388,16 @@ impl World {
                     query::standing(&self.management, &app(), &id, UserNumber(number)).expect("readable");
                 let version = model.version;
                 let expected = match model.members.get(&number) {
-                    Some(since) => Standing::Member {
-                        version,
-                        since: *since,
-                        name: user(number),
-                    },
+                    Some(since) => {
+                        let (fenced, muted_until) = model.fenced.get(&number).copied().unwrap_or_default();
+                        Standing::Member {
+                            version,
+                            since: *since,
+                            name: user(number),
+                            fenced,
+                            muted_until,
+                        }
+                    }
                     None => Standing::NotMember { version },
                 };
                 prop_assert_eq!(standing, expected);
@@ -278,6 +409,27 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+impl Group {
+    /// The fence of the current version.
+    fn fence(&mut self, user: u64, kind: FenceKind) {
+        let version = self.version;
+        self.fenced.entry(user).or_default().0 = version;
+        self.fences.push(Fence {
+            version,
+            number: UserNumber(user),
+            kind,
+        });
+    }
+}
+
+/// The version of a fence, and whether the command made it.
+fn fenced(reply: &Reply) -> Option<(u64, bool)> {
+    match reply {
+        Reply::Fenced { version, changed, .. } => Some((*version, *changed)),
+        _ => None,
     }
 }
 
@@ -299,6 +451,7 @@ proptest! {
         for number in &world.issued {
             prop_assert!(query::channel(&world.message, *number).expect("readable").is_some(), "{} is not open", number);
         }
+        world.check_fences()?;
         world.step(&Op::Ack)?;
         prop_assert_eq!(query::outbox_pending(&world.management, MESSAGE, 0, 100).expect("readable"), vec![]);
     }

@@ -112,6 +112,7 @@ fn a_message_is_stored_once_with_its_key_and_the_new_head() {
     let hello = message(4, 77, "hello");
     let entry = EntryRecord {
         ts: ms(NOW),
+        index: 2,
         kind: EntryKind::Message,
         sender_number: UserNumber(4),
         sender: user(4),

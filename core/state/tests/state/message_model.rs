@@ -2,7 +2,7 @@
 //! looks through all of them.
 
 use proptest::prelude::*;
-use throng_protocol::cluster::Direction;
+use throng_protocol::cluster::{Anchor, Direction};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelNumber, Epoch, Seq, Ts};
 use throng_protocol::limits::{IDEMPOTENCY_WINDOW_MS, PAGE_ENTRIES_MAX};
@@ -104,10 +104,7 @@ fn whole_log(shard: &MapView, channel: u64) -> Vec<throng_protocol::cluster::Ent
         let page = query::page(
             shard,
             ChannelNumber(channel),
-            anchor,
-            Direction::After,
-            PAGE_ENTRIES_MAX,
-            2_000,
+            &entries_at(Anchor::Seq(anchor), Direction::After, PAGE_ENTRIES_MAX, 2_000),
         );
         let page = page.expect("readable").expect("the channel is here");
         assert_eq!((page.epoch, page.prev), (Epoch(1), anchor));

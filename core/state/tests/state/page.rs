@@ -1,8 +1,8 @@
 //! Pages of a channel's log.
 
 use bytes::Bytes;
-use throng_protocol::cluster::{Direction, Page};
-use throng_protocol::ids::{ChannelNumber, Epoch, Seq};
+use throng_protocol::cluster::{Anchor, Direction, Page};
+use throng_protocol::ids::{ChannelNumber, Epoch, Seq, Ts};
 use throng_protocol::limits::PAGE_ENTRIES_MAX;
 use throng_state::command::AppendMessage;
 use throng_state::query;
@@ -33,9 +33,13 @@ fn log(count: u64, body: usize) -> MapView {
 }
 
 fn page(shard: &MapView, anchor: u64, direction: Direction, limit: u32, bytes: usize) -> Page {
-    query::page(shard, C, Seq(anchor), direction, limit, bytes)
-        .expect("readable")
-        .expect("the channel is here")
+    query::page(
+        shard,
+        C,
+        &entries_at(Anchor::Seq(Seq(anchor)), direction, limit, bytes),
+    )
+    .expect("readable")
+    .expect("the channel is here")
 }
 
 /// The page's `prev` and positions.
@@ -80,7 +84,12 @@ fn there_is_nothing_beyond_the_ends_of_a_log() {
     assert_eq!(seqs(&page(&shard, 0, Before, 10, BYTES)), (0, vec![]));
     assert_eq!(seqs(&page(&shard, 3, After, 0, BYTES)), (3, vec![]));
     assert_eq!(
-        query::page(&shard, ChannelNumber(9), Seq(0), After, 10, BYTES).unwrap(),
+        query::page(
+            &shard,
+            ChannelNumber(9),
+            &entries_at(Anchor::Seq(Seq(0)), After, 10, BYTES)
+        )
+        .unwrap(),
         None
     );
     let empty = message_shard(1);
@@ -129,5 +138,45 @@ fn pages_follow_each_other_over_the_whole_log_in_both_directions() {
             down.extend(found.into_iter().rev());
         }
         assert_eq!(down, (1..=97).rev().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn an_anchor_by_time_stamp_is_the_place_between_two_entries() {
+    let mut shard = message_shard(2);
+    // Two that share a millisecond, a gap, and a leader whose clock went back.
+    for (id, ms) in [(1, 10), (2, 10), (3, 25), (4, 20), (5, 40)] {
+        shard.reply(&append(&at(NOW + ms, message(1, id, "x"))));
+    }
+    let stamps: Vec<Ts> = page(&shard, 0, After, 10, BYTES)
+        .entries
+        .iter()
+        .map(|entry| entry.ts)
+        .collect();
+    let around = stamps.iter().flat_map(|ts| [Ts(ts.0 - 1), *ts, Ts(ts.0 + 1)]);
+    let by_ts = |ts, direction, limit| {
+        query::page(&shard, C, &entries_at(Anchor::Ts(ts), direction, limit, BYTES))
+            .expect("readable")
+            .expect("the channel is here")
+    };
+    for ts in around.chain([Ts(0), Ts(u64::MAX)]) {
+        let upto = stamps.iter().filter(|stamp| **stamp <= ts).count() as u64;
+        let below = stamps.iter().filter(|stamp| **stamp < ts).count() as u64;
+        for limit in [1, 2, 10] {
+            assert_eq!(by_ts(ts, After, limit), page(&shard, upto, After, limit, BYTES));
+            assert_eq!(
+                by_ts(ts, Before, limit),
+                page(&shard, below + 1, Before, limit, BYTES)
+            );
+        }
+    }
+    // In an empty log every time stamp is the same place.
+    let empty = ChannelNumber(2);
+    for direction in [After, Before] {
+        let wanted = entries_at(Anchor::Ts(Ts(7)), direction, 10, BYTES);
+        assert_eq!(
+            seqs(&query::page(&shard, empty, &wanted).unwrap().unwrap()),
+            (0, vec![])
+        );
     }
 }

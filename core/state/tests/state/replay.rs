@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use throng_protocol::cluster::FenceKind;
 use throng_protocol::ids::ChannelNumber;
 use throng_protocol::placement::Plane;
 use throng_state::command::AppendMessage;
-use throng_state::limits::SENT_VALID_MS;
+use throng_state::limits::{Bounds, SENT_VALID_MS};
 use throng_state::testing::MapView;
 use throng_state::{Command, View};
 
@@ -14,7 +15,8 @@ use crate::support::*;
 /// A command of a plane, from a few numbers.
 fn command(plane: Plane, (kind, a, b, c): (u8, u64, u64, u64)) -> Command {
     let name = ["g", "h"][(a % 2) as usize];
-    match (plane, kind % 6) {
+    let fence_kind = [FenceKind::Kick, FenceKind::Left, FenceKind::Mute][(c % 3) as usize];
+    match (plane, kind % 8) {
         (Plane::Meta, 0) => bootstrap(a as u32),
         (Plane::Meta, 1) => put_app(vec![app_key("k", 30 + a as usize)]),
         (Plane::Meta, 2) => put_map(a),
@@ -24,6 +26,8 @@ fn command(plane: Plane, (kind, a, b, c): (u8, u64, u64, u64)) -> Command {
         (Plane::Management, 2) => join(name, b),
         (Plane::Management, 3) => leave(name, b),
         (Plane::Management, 4) => add_range(a * 3, a * 3 + b),
+        (Plane::Management, 5) => kick(name, b, None),
+        (Plane::Management, 6) => mute(name, b, c, Some(a)),
         (Plane::Management, _) => {
             if c == 0 {
                 acked(a)
@@ -32,6 +36,7 @@ fn command(plane: Plane, (kind, a, b, c): (u8, u64, u64, u64)) -> Command {
             }
         }
         (_, 0) => deliver(a, info(a)),
+        (_, 1) => delivered(a, fence(1 + b + c, b, fence_kind)),
         (_, _) => {
             let now = NOW + c * (SENT_VALID_MS / 3);
             append(&AppendMessage {
@@ -54,7 +59,7 @@ fn log(plane: Plane) -> impl Strategy<Value = (Plane, Vec<Command>)> {
 /// A new shard with what another one's records are, read as a snapshot is.
 fn restored(from: &MapView) -> MapView {
     let mut to = MapView::new(from.plane);
-    to.index = from.index;
+    (to.index, to.bounds) = (from.index, from.bounds);
     let mut low = Bytes::new();
     loop {
         let chunk = from.scan(&low, &[0xff], 3).expect("readable");
@@ -71,7 +76,11 @@ proptest! {
         cut in any::<prop::sample::Index>(),
     ) {
         let cut = cut.index(commands.len() + 1);
-        let mut first = MapView::new(plane);
+        let shard = || MapView {
+            bounds: Bounds { fences_per_group: 2 },
+            ..MapView::new(plane)
+        };
+        let mut first = shard();
         let mut snapshot = None;
         let mut effects = Vec::new();
         for (place, command) in commands.iter().enumerate() {
@@ -80,7 +89,7 @@ proptest! {
             }
             effects.push(first.apply(&command.encode()).expect("applies"));
         }
-        let mut second = MapView::new(plane);
+        let mut second = shard();
         let mut third = snapshot.unwrap_or_else(|| restored(&first));
         for (place, command) in commands.iter().enumerate() {
             prop_assert_eq!(&second.apply(&command.encode()).expect("applies"), &effects[place]);

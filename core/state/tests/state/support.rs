@@ -1,7 +1,9 @@
 //! Names, commands and shards the tests share.
 
 use bytes::Bytes;
-use throng_protocol::cluster::{AppKey, ChannelInfo, GrantClaims, TokenAlgorithm};
+use throng_protocol::cluster::{
+    Anchor, AppKey, ChannelInfo, Direction, Fence, FenceKind, GrantClaims, TokenAlgorithm,
+};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{
     AppId, ChannelId, ChannelNumber, ClientMessageId, Epoch, GroupId, NodeId, Seq, ShardId, Ts, UserId,
@@ -10,6 +12,7 @@ use throng_protocol::ids::{
 use throng_protocol::placement::{ClusterMap, NodeInfo, Plane};
 use throng_state::command::{AppendMessage, ClusterKey, ManagementCommand, MessageCommand, MetaCommand};
 use throng_state::outbox::Delivery;
+use throng_state::query::{self, PageWanted};
 use throng_state::record::Record;
 use throng_state::testing::MapView;
 use throng_state::{Command, Effect, Reply};
@@ -130,6 +133,32 @@ pub fn leave(name: &str, number: u64) -> Command {
         app: app(),
         group: group(name),
         number: UserNumber(number),
+        proposed_ms: NOW,
+    })
+}
+
+/// A kick of a user by another, or by an operator.
+pub fn kick(name: &str, number: u64, by: Option<u64>) -> Command {
+    Command::Management(ManagementCommand::Kick {
+        app: app(),
+        group: group(name),
+        user: user(number),
+        number: UserNumber(number),
+        by: by.map(UserNumber),
+        proposed_ms: NOW,
+    })
+}
+
+/// A mute of a user by another, or by an operator.
+pub fn mute(name: &str, number: u64, until_ms: u64, by: Option<u64>) -> Command {
+    Command::Management(ManagementCommand::Mute {
+        app: app(),
+        group: group(name),
+        user: user(number),
+        number: UserNumber(number),
+        until_ms,
+        by: by.map(UserNumber),
+        proposed_ms: NOW,
     })
 }
 
@@ -154,12 +183,50 @@ pub fn deliver(number: u64, info: ChannelInfo) -> Command {
     let delivery = Delivery::OpenChannel {
         info,
         epoch: Epoch(1),
+        floor: 0,
     };
+    delivered(number, delivery)
+}
+
+/// An outbox record of the management shard.
+pub fn delivered(number: u64, delivery: Delivery) -> Command {
     Command::Message(MessageCommand::Deliver {
         source: MANAGEMENT,
         number,
         delivery,
     })
+}
+
+/// A fence of group `g` as the management shard tells of it.
+pub fn fence(version: u64, number: u64, kind: FenceKind) -> Delivery {
+    Delivery::Fence {
+        app: app(),
+        group: group("g"),
+        fence: Fence {
+            version,
+            number: UserNumber(number),
+            kind,
+        },
+        user: user(number),
+        at_ms: NOW,
+    }
+}
+
+/// Takes the next outbox record of the management shard.
+pub fn take(shard: &mut MapView, delivery: Delivery) {
+    let next = query::inbox_position(shard, MANAGEMENT).expect("readable") + 1;
+    assert_eq!(shard.reply(&delivered(next, delivery)), Reply::Done);
+}
+
+/// Entries on one side of a position.
+pub fn entries_at(anchor: Anchor, direction: Direction, limit: u32, bytes_target: usize) -> PageWanted {
+    PageWanted {
+        anchor,
+        direction,
+        limit,
+        bytes_target,
+        fences: false,
+    }
 }
 
 /// A message shard with channels 1 to `channels`.

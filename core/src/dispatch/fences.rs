@@ -1,0 +1,141 @@
+//! Requests that take rights away: kicks and mutes.
+//!
+//! The change holds for new grants from its commit, and on a message shard from when that shard has
+//! taken the fence. The answer waits for all of them, but not for long: a shard without a quorum can
+//! take no message either, and takes the fence before any that came later.
+
+use throng_protocol::cluster::{Answer, PENDING_CHANNELS_MAX, Refusal, Reply, Request};
+use throng_protocol::code::Code;
+use throng_protocol::ids::{AppId, GroupId, ShardId};
+use throng_state::command::{Command, ManagementCommand};
+use throng_state::{Outgoing, Reply as StateReply, query};
+
+use super::{refused, unexpected};
+use crate::core::Core;
+use crate::limits::FENCE_TIMEOUT;
+use crate::replica::Replica;
+
+/// Carries a kick or a mute out.
+pub(super) async fn take(core: &Core, request: Request) -> Answer {
+    let proposed_ms = core.now_ms();
+    let (app, group, command) = match request {
+        Request::Kick {
+            app,
+            group,
+            user,
+            number,
+            by,
+        } => {
+            let command = ManagementCommand::Kick {
+                app: app.clone(),
+                group: group.clone(),
+                user,
+                number,
+                by,
+                proposed_ms,
+            };
+            (app, group, command)
+        }
+        Request::Mute {
+            app,
+            group,
+            user,
+            number,
+            until_ms,
+            by,
+        } => {
+            let command = ManagementCommand::Mute {
+                app: app.clone(),
+                group: group.clone(),
+                user,
+                number,
+                until_ms,
+                by,
+                proposed_ms,
+            };
+            (app, group, command)
+        }
+        _ => return Err(refused(Code::Internal, "not a request that takes a right away")),
+    };
+    let replica = core.group_replica(&app, &group)?;
+    let (version, waits) = match replica.propose(Command::Management(command)).await? {
+        StateReply::Fenced {
+            version,
+            changed: true,
+            sent,
+        } => (version, sent),
+        // A repeat, maybe of one whose asker heard no answer: its records may wait still.
+        StateReply::Fenced { version, .. } => {
+            let waits = replica.read(|view| query::fence_waits(view, &app, &group, version))?;
+            (version, waits)
+        }
+        other => return Err(unexpected(&other)),
+    };
+    let late = taken_by_all(&replica, waits).await?;
+    answer(core, &replica, (&app, &group), version, &late)
+}
+
+/// Waits until the targets of outbox records have them; returns those that have not in time.
+async fn taken_by_all(replica: &Replica, mut waits: Vec<Outgoing>) -> Result<Vec<ShardId>, Refusal> {
+    let mut acked = replica.outbox().acked();
+    let mut leadership = replica.handle().watch_leadership();
+    let wait = async {
+        loop {
+            acked.mark_unchanged();
+            waits = replica.read(|view| {
+                let mut left = Vec::new();
+                for wait in &waits {
+                    if query::outbox_acked(view, wait.target)? < wait.number {
+                        left.push(*wait);
+                    }
+                }
+                Ok(left)
+            })?;
+            if waits.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                // The sender lives as long as the replica; without it nothing is ever delivered.
+                told = acked.changed() => if told.is_err() {
+                    return Err(refused(Code::Unavailable, "the node is shutting down"));
+                },
+                // Another leader delivers now; asked again, it answers for this change.
+                lost = leadership.wait_for(|now| !now.leads) => {
+                    let leader = lost.ok().and_then(|now| now.leader);
+                    return Err(Refusal::NotLeader { leader });
+                }
+            }
+        }
+    };
+    match tokio::time::timeout(FENCE_TIMEOUT, wait).await {
+        Ok(done) => done?,
+        Err(_) => tracing::warn!(shard = %replica.shard(), ?waits, "shards have not taken a fence in time"),
+    }
+    Ok(waits.into_iter().map(|wait| wait.target).collect())
+}
+
+/// The answer, which names the channels of shards that are late.
+fn answer(
+    core: &Core,
+    replica: &Replica,
+    (app, group): (&AppId, &GroupId),
+    version: u64,
+    late: &[ShardId],
+) -> Answer {
+    if late.is_empty() {
+        return Ok(Reply::Fenced {
+            version,
+            pending: Vec::new(),
+            more: 0,
+        });
+    }
+    core.metrics().fences_pending.inc();
+    let mut pending = replica.read(|view| query::channels_on(view, app, group, late))?;
+    let more = pending.len().saturating_sub(PENDING_CHANNELS_MAX);
+    pending.truncate(PENDING_CHANNELS_MAX);
+    Ok(Reply::Fenced {
+        version,
+        pending,
+        more: u32::try_from(more).unwrap_or(u32::MAX),
+    })
+}
