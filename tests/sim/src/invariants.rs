@@ -12,12 +12,16 @@ mod acked_survives;
 mod answered;
 mod ascending;
 mod converged;
+mod durable;
+mod election_safety;
 mod fence_done;
 mod fence_reads;
 mod fence_sends;
 mod fences;
 mod fresh_reads;
 mod held;
+mod leader_completeness;
+mod log_matching;
 mod mutes;
 mod no_duplicate;
 mod no_hole;
@@ -29,6 +33,7 @@ mod refusals;
 mod replicas;
 mod resume;
 mod same_answer;
+mod state_machine_safety;
 #[cfg(test)]
 mod story;
 mod ts_reads;
@@ -67,6 +72,14 @@ impl Violation {
         }
     }
 
+    fn at_dump(dump: &crate::dumps::Dump, text: impl Into<String>) -> Self {
+        // The event that the dump was taken at is the last one before it.
+        Self {
+            event: dump.event.checked_sub(1),
+            text: text.into(),
+        }
+    }
+
     fn in_logs(text: impl Into<String>) -> Self {
         Self {
             event: None,
@@ -81,11 +94,15 @@ pub const ALL: &[Invariant] = &[
     answered::INVARIANT,
     ascending::INVARIANT,
     converged::INVARIANT,
+    durable::INVARIANT,
+    election_safety::INVARIANT,
     fence_done::INVARIANT,
     fence_reads::INVARIANT,
     fence_sends::INVARIANT,
     fresh_reads::INVARIANT,
     held::INVARIANT,
+    leader_completeness::INVARIANT,
+    log_matching::INVARIANT,
     mutes::INVARIANT,
     no_duplicate::INVARIANT,
     no_hole::INVARIANT,
@@ -97,6 +114,7 @@ pub const ALL: &[Invariant] = &[
     replicas::INVARIANT,
     resume::INVARIANT,
     same_answer::INVARIANT,
+    state_machine_safety::INVARIANT,
     ts_reads::INVARIANT,
 ];
 

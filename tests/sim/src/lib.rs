@@ -13,6 +13,7 @@
 //! but in its invariants.
 
 pub mod cli;
+pub mod dumps;
 pub mod history;
 pub mod invariants;
 pub mod logs;

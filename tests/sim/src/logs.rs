@@ -4,6 +4,7 @@
 
 use throng_protocol::ids::{Epoch, Seq, ShardId, Ts};
 
+use crate::dumps::Dump;
 use crate::history::{Channel, FenceKind, Group, Seen, User};
 
 /// An entry of a log and the index of the Raft entry that made it one.
@@ -115,6 +116,8 @@ pub struct Replica {
 pub struct FinalLogs {
     /// The replicas, in any order.
     pub replicas: Vec<Replica>,
+    /// What was durable at each crash of a node and at the end, in the order of time.
+    pub dumps: Vec<Dump>,
 }
 
 impl FinalLogs {

@@ -84,6 +84,7 @@ impl Story {
             history: History::default(),
             logs: FinalLogs {
                 replicas: (1..=3).map(replica).collect(),
+                dumps: Vec::new(),
             },
             at_us: 0,
             ops: 0,
