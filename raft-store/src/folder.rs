@@ -92,7 +92,7 @@ pub(crate) struct FolderLock {
 /// Locks a folder, creating it, and checks its format, writing it into a new one.
 pub(crate) fn lock_and_check(dir: &Path) -> Result<FolderLock, OpenError> {
     let io_error = |error| OpenError::io(dir, error);
-    fs::create_dir_all(dir).map_err(io_error)?;
+    create_dir_durably(dir).map_err(io_error)?;
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -143,6 +143,25 @@ fn write_format(dir: &Path) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&fresh, dir.join(FORMAT_FILE))?;
     sync_dir(dir)
+}
+
+/// Creates a folder and those above it, and makes the entries durable that lead to it: without them a
+/// power cut takes the folder away with everything that was synced inside.
+///
+/// Folders that exist are synced as well, since whoever made them may have been killed before it did.
+/// Those of others, which may not be read, were not made here.
+fn create_dir_durably(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    let dir = std::path::absolute(dir)?;
+    for above in dir.ancestors().skip(1) {
+        match sync_dir(above) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+            // Some file systems cannot sync a folder that nobody can change anyway.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(()),
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 /// Makes the entries of a folder durable.

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
@@ -73,12 +74,11 @@ impl HeedStore {
         let lock = Arc::new(folder::lock_and_check(dir)?);
         let data = dir.join("data");
         let io_error = |error| OpenError::io(dir, error);
-        fs::create_dir_all(&data).map_err(io_error)?;
+        if !data.try_exists().map_err(io_error)? {
+            create(dir, &data, map_bytes)?;
+        }
         let env = open_env(&data, map_bytes).map_err(|error| OpenError::heed(&data, &error))?;
         let tables = open_tables(&env).map_err(|error| OpenError::heed(&data, &error))?;
-        // LMDB syncs its file, not the folder entries that lead to it.
-        folder::sync_dir(&data).map_err(io_error)?;
-        folder::sync_dir(dir).map_err(io_error)?;
         let metrics = Arc::new(StoreMetrics::default());
         let medium = HeedMedium {
             env: env.clone(),
@@ -94,6 +94,27 @@ impl HeedStore {
             _lock: lock,
         })
     }
+}
+
+/// Makes an empty environment aside and gives it its name when it is durable. LMDB writes the pages
+/// that make a file one of its own without a sync: after a power cut between them and the first commit
+/// the file may hold zeros there, and is refused for good.
+fn create(dir: &Path, data: &Path, map_bytes: usize) -> Result<(), OpenError> {
+    let io_error = |error| OpenError::io(dir, error);
+    let fresh = dir.join("data.new");
+    match fs::remove_dir_all(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(error)),
+        _ => fs::create_dir(&fresh).map_err(io_error)?,
+    }
+    let heed_error = |error| OpenError::heed(&fresh, &error);
+    let env = open_env(&fresh, map_bytes).map_err(heed_error)?;
+    // The first commit syncs everything before it, also the pages written above.
+    open_tables(&env).map_err(heed_error)?;
+    env.prepare_for_closing().wait();
+    // LMDB syncs its file, not the folder entries that lead to it.
+    folder::sync_dir(&fresh).map_err(io_error)?;
+    fs::rename(&fresh, data).map_err(io_error)?;
+    folder::sync_dir(dir).map_err(io_error)
 }
 
 #[expect(
@@ -163,7 +184,7 @@ fn failure(error: &heed::Error) -> StoreFailure {
         heed::Error::Mdb(heed::MdbError::MapFull) => true,
         heed::Error::Io(error) => matches!(
             error.kind(),
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
         ),
         _ => false,
     };

@@ -38,6 +38,19 @@ fn what_was_durable_is_there_after_reopening() {
 }
 
 #[test]
+fn a_store_whose_creation_was_interrupted_is_created_again() {
+    let dir = TempDir::new().unwrap();
+    // What a power cut leaves of the first pages: their length, and zeros.
+    let aside = dir.path().join("store/data.new");
+    fs::create_dir_all(&aside).unwrap();
+    fs::write(aside.join("data.mdb"), [0; 8192]).unwrap();
+    let dir = dir.path().join("store");
+    drop(HeedStore::open(&dir, MAP).unwrap());
+    assert!(!aside.exists() && dir.join("data").exists());
+    HeedStore::open(&dir, MAP).unwrap();
+}
+
+#[test]
 fn a_folder_in_use_is_refused_and_free_again_when_the_store_is_gone() {
     let dir = TempDir::new().unwrap();
     let node = NodeStore::open(dir.path(), &StoreOptions { map_bytes: MAP }).unwrap();
