@@ -53,6 +53,10 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "throng-client",
         ],
     ),
+    (
+        "throng-power",
+        &["throng-protocol", "throng-state", "throng-raft-store"],
+    ),
     ("throng-tidy", &[]),
     ("throng-bench", &["throng-protocol", "throng-client"]),
 ];

@@ -13,7 +13,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rcgen", &["throng-transport"]),
     ("x509-parser", &["throng-transport"]),
     ("flatbuffers", &["throng-protocol"]),
-    ("openraft", &["throng-raft-store", "throng-core"]),
+    // throng-power drives raft-store as openraft does, through openraft's own storage traits.
+    ("openraft", &["throng-raft-store", "throng-core", "throng-power"]),
     ("openraft-macros", &["throng-raft-store", "throng-core"]),
     ("openraft-rt", &["throng-raft-store", "throng-core"]),
     ("openraft-rt-tokio", &["throng-raft-store", "throng-core"]),
@@ -25,7 +26,13 @@ const HOMES: &[(&str, &[&str])] = &[
 const NAMED_IN: &[(&str, &[&str], &str)] = &[
     (
         "openraft",
-        &["raft-store/", "core/src/raft.rs", "core/src/raft/"],
+        &[
+            "raft-store/",
+            "core/src/raft.rs",
+            "core/src/raft/",
+            "tests/power/src/load.rs",
+            "tests/power/src/check.rs",
+        ],
         "go through the `raft` module of throng-core",
     ),
     (
