@@ -28,6 +28,7 @@ mod observe;
 mod refused;
 mod session;
 mod shared;
+pub mod token;
 mod upstream;
 
 pub use config::{

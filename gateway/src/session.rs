@@ -9,7 +9,6 @@ mod connection;
 mod member;
 mod page;
 mod requests;
-mod subscribing;
 mod work;
 mod writer;
 

@@ -24,13 +24,13 @@ use super::member::Member;
 use super::requests::{Answer, Requests};
 use super::work::{Outcome, Part, Work};
 use super::writer::Writer;
-use crate::auth::Verified;
 use crate::channels::Channel;
 use crate::directory::Identity;
 use crate::floods::FloodGuard;
 use crate::limits::{CONTROL_PRIORITY, FAREWELL};
 use crate::refused::Refused;
 use crate::shared::{DrainNotice, Shared};
+use crate::token::Verified;
 use crate::upstream::Deadline;
 
 /// Serves a client until its connection ends.
@@ -274,7 +274,7 @@ impl Connection {
     fn outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Authenticated(Ok(verified)) => self.open(verified.0, verified.1),
-            Outcome::Authenticated(Err(Refused { code, text, .. })) => self.session.refuse(code, text),
+            Outcome::Authenticated(Err(Refused { code, text })) => self.session.refuse(code, text),
             Outcome::Answered {
                 request,
                 part,
@@ -288,7 +288,7 @@ impl Connection {
                             self.write_deliveries();
                         }
                     }
-                    Err(Refused { code, text, .. }) => self.refuse(request, code, text),
+                    Err(Refused { code, text }) => self.refuse(request, code, text),
                 }
                 self.after(request, part);
             }
@@ -340,7 +340,8 @@ impl Connection {
         let writer = Writer {
             shared: Arc::clone(&self.shared),
             link: Arc::clone(&self.link),
-            member: Arc::clone(&requests.member),
+            session: requests.member.session,
+            outbox: Arc::clone(&requests.member.outbox),
         };
         let link = Arc::clone(&self.link);
         self.tasks.spawn(async move {

@@ -57,6 +57,15 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
         "throng-power",
         &["throng-protocol", "throng-state", "throng-raft-store"],
     ),
+    (
+        "throng-fuzz",
+        &[
+            "throng-protocol",
+            "throng-state",
+            "throng-raft-store",
+            "throng-gateway",
+        ],
+    ),
     ("throng-tidy", &[]),
     ("throng-bench", &["throng-protocol", "throng-client"]),
 ];

@@ -1,7 +1,6 @@
 //! The machine against hand-written frames; `model` runs it against a whole scripted server.
 
 mod delivery;
-mod end;
 mod model;
 
 use bytes::{Bytes, BytesMut};
@@ -154,7 +153,6 @@ fn subscribed(request: RequestId, position: Position, start: Start) -> Subscribe
         position,
         head: position.seq,
         start,
-        ts: Ts(0),
     }
 }
 

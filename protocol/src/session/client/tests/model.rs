@@ -95,7 +95,6 @@ impl Server {
             position: at(1, seq),
             head: Seq(head),
             start,
-            ts: Ts(0),
         });
     }
 
@@ -161,7 +160,6 @@ impl Server {
                         group: group(),
                         channel,
                         position,
-                        ts: Ts(0),
                     },
                 );
             }

@@ -1,0 +1,2 @@
+//! The inputs that corpora begin with: real encodings of everything a target reads.
+pub fn placeholder() {}
