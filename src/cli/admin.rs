@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use throng_protocol::cluster::{
-    self, Anchor, Answer, AppKey, ChannelInfo, Direction, NodeStatus, Page, PeerId, REQUEST_LANE, Refusal,
-    Reply, Request, TokenAlgorithm,
+    self, Anchor, Answer, AppKey, ChannelInfo, Direction, FenceAt, NodeStatus, Page, PeerId, REQUEST_LANE,
+    Refusal, Reply, Request, TokenAlgorithm,
 };
-use throng_protocol::ids::{AppId, ChannelId, ChannelNumber, GroupId, NodeId, Seq, ShardId};
+use throng_protocol::ids::{AppId, ChannelId, GroupId, NodeId, Seq, UserId, UserNumber};
+use throng_protocol::limits::PAGE_ENTRIES_MAX;
 use throng_transport::{ClusterEndpoint, ClusterPool, ClusterTls};
 use tokio::time::Instant;
 
@@ -25,6 +26,18 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Between two rounds over the nodes while no leader is known: a fraction of an election.
 const ROUND_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a kick or a mute came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fencing {
+    /// The version the change has in the group.
+    pub version: u64,
+    /// Channels whose shard has not taken it yet; it takes it before it sequences anything more of the
+    /// user.
+    pub pending: Vec<ChannelId>,
+    /// Further such channels, not named.
+    pub more: u32,
+}
 
 /// An operator's connection to the core nodes.
 #[derive(Debug)]
@@ -86,25 +99,108 @@ impl Admin {
         }
     }
 
-    /// A page of a channel's log, confirmed by a quorum.
-    pub async fn page(
+    /// Reads a channel's log from its first entry to its end, page by page, each confirmed by a quorum,
+    /// with the fences in it.
+    pub async fn read_log(
         &self,
-        shard: ShardId,
-        channel: ChannelNumber,
-        anchor: Seq,
-        limit: u32,
-    ) -> Result<Page, Failure> {
-        let request = Request::Page {
-            shard,
-            channel,
-            anchor: Anchor::Seq(anchor),
-            direction: Direction::After,
-            limit,
-            grant: None,
-            fences: false,
+        info: &ChannelInfo,
+        mut take: impl FnMut(&Page) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut position = Seq(0);
+        loop {
+            let request = Request::Page {
+                shard: info.shard,
+                channel: info.number,
+                anchor: Anchor::Seq(position),
+                direction: Direction::After,
+                limit: PAGE_ENTRIES_MAX,
+                grant: None,
+                fences: true,
+            };
+            let page = match self.ask(request).await? {
+                Reply::Page(page) => page,
+                other => return Err(surprise(&other)),
+            };
+            take(&page)?;
+            match page.entries.last() {
+                Some(last) if last.seq < page.head => position = last.seq,
+                // The page that reaches the end has told the fences behind its last entry.
+                Some(_) | None => return Ok(()),
+            }
+        }
+    }
+
+    /// The fences of a channel's log, in order.
+    pub async fn fences(&self, app: &str, group: &str, channel: &str) -> Result<Vec<FenceAt>, Failure> {
+        let info = self.channel(app, group, channel).await?;
+        let mut fences = Vec::new();
+        self.read_log(&info, |page| {
+            fences.extend(page.fences.iter().cloned());
+            Ok(())
+        })
+        .await?;
+        Ok(fences)
+    }
+
+    /// Kicks a member as the operator.
+    pub async fn kick(&self, app: &str, group: &str, user: &str) -> Result<Fencing, Failure> {
+        let (app, group, user, number) = self.who(app, group, user).await?;
+        let request = Request::Kick {
+            app,
+            group,
+            user,
+            number,
+            by: None,
+        };
+        self.fence(request).await
+    }
+
+    /// Mutes a member until a moment, Unix milliseconds, as the operator; 0 ends a mute.
+    pub async fn mute(&self, app: &str, group: &str, user: &str, until_ms: u64) -> Result<Fencing, Failure> {
+        let (app, group, user, number) = self.who(app, group, user).await?;
+        let request = Request::Mute {
+            app,
+            group,
+            user,
+            number,
+            until_ms,
+            by: None,
+        };
+        self.fence(request).await
+    }
+
+    async fn fence(&self, request: Request) -> Result<Fencing, Failure> {
+        match self.ask(request).await? {
+            Reply::Fenced {
+                version,
+                pending,
+                more,
+            } => Ok(Fencing {
+                version,
+                pending,
+                more,
+            }),
+            other => Err(surprise(&other)),
+        }
+    }
+
+    async fn who(
+        &self,
+        app: &str,
+        group: &str,
+        user: &str,
+    ) -> Result<(AppId, GroupId, UserId, UserNumber), Failure> {
+        let (app, group) = (
+            app_id(app)?,
+            GroupId::new(group).map_err(|error| name("group", &error))?,
+        );
+        let user = UserId::new(user).map_err(|error| name("user", &error))?;
+        let request = Request::User {
+            app: app.clone(),
+            user: user.clone(),
         };
         match self.ask(request).await? {
-            Reply::Page(page) => Ok(page),
+            Reply::User(number) => Ok((app, group, user, number)),
             other => Err(surprise(&other)),
         }
     }

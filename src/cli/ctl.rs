@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Subcommand;
 use serde::Serialize;
-use throng_protocol::ids::NodeId;
+use throng_protocol::ids::{ChannelId, NodeId};
 
-use super::admin::Admin;
+use super::admin::{Admin, Fencing};
 use super::cluster_file::{ClusterFile, NodeRecord};
 use super::failure::{Exit, Failure};
 use super::tell;
@@ -20,6 +21,39 @@ pub enum CtlCommand {
         /// Folder of a running cluster
         #[arg(long)]
         cluster: PathBuf,
+        /// One JSON object on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a member from a group: nothing of theirs is taken and nothing reaches them any more
+    Kick {
+        /// Folder of a running cluster
+        #[arg(long)]
+        cluster: PathBuf,
+        /// The group
+        #[arg(long)]
+        group: String,
+        /// The member
+        #[arg(long)]
+        user: String,
+        /// One JSON object on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let a member of a group send nothing for a while
+    Mute {
+        /// Folder of a running cluster
+        #[arg(long)]
+        cluster: PathBuf,
+        /// The group
+        #[arg(long)]
+        group: String,
+        /// The member
+        #[arg(long)]
+        user: String,
+        /// For how long; 0 ends a mute
+        #[arg(long)]
+        seconds: u64,
         /// One JSON object on stdout
         #[arg(long)]
         json: bool,
@@ -51,6 +85,34 @@ pub enum CtlCommand {
 pub async fn run(command: CtlCommand) -> Result<Exit, Failure> {
     match command {
         CtlCommand::Status { cluster, json } => status(&cluster, json).await,
+        CtlCommand::Kick {
+            cluster,
+            group,
+            user,
+            json,
+        } => {
+            let file = ClusterFile::read(&cluster)?;
+            let admin = Admin::connect(&file).await?;
+            let fencing = admin.kick(&file.app_id, &group, &user).await?;
+            Ok(told(&format!("{user} is out of {group}"), &fencing, json))
+        }
+        CtlCommand::Mute {
+            cluster,
+            group,
+            user,
+            seconds,
+            json,
+        } => {
+            let file = ClusterFile::read(&cluster)?;
+            let admin = Admin::connect(&file).await?;
+            let until_ms = until_ms(seconds);
+            let fencing = admin.mute(&file.app_id, &group, &user, until_ms).await?;
+            let what = match seconds {
+                0 => format!("{user} may send in {group} again"),
+                _ => format!("{user} may not send in {group} for {seconds} s"),
+            };
+            Ok(told(&what, &fencing, json))
+        }
         CtlCommand::Adopt {
             cluster,
             name,
@@ -76,6 +138,48 @@ pub async fn run(command: CtlCommand) -> Result<Exit, Failure> {
             Ok(Exit::Holds)
         }
     }
+}
+
+/// A moment some seconds from now, Unix milliseconds; 0 for no seconds.
+fn until_ms(seconds: u64) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    match seconds {
+        0 => 0,
+        _ => (now.as_millis() as u64).saturating_add(seconds.saturating_mul(1_000)),
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct FencingLine<'a> {
+    version: u64,
+    done: bool,
+    pending: Vec<&'a str>,
+    more: u32,
+}
+
+/// Says what a kick or mute came to. One that some shard has not taken yet is no failure: the shard
+/// takes it as soon as it has a quorum, and sequences nothing before.
+fn told(what: &str, fencing: &Fencing, json: bool) -> Exit {
+    let pending: Vec<&str> = fencing.pending.iter().map(ChannelId::as_str).collect();
+    let done = pending.is_empty() && fencing.more == 0;
+    if json {
+        let line = FencingLine {
+            version: fencing.version,
+            done,
+            pending,
+            more: fencing.more,
+        };
+        tell::say(serde_json::to_string(&line).unwrap_or_default());
+    } else if done {
+        tell::say(format_args!("{what}, in every channel"));
+    } else {
+        tell::say(format_args!(
+            "{what}; channels whose shard has not heard of it yet: {} and {} more. It holds there once the shard has a quorum",
+            pending.join(", "),
+            fencing.more
+        ));
+    }
+    Exit::Holds
 }
 
 fn adopted(

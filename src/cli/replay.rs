@@ -3,7 +3,10 @@
 
 mod audit;
 mod chaos;
+mod fences;
 mod gate;
+mod kicks;
+mod members;
 mod observers;
 mod record;
 mod report;
@@ -20,15 +23,16 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use throng_client::{ChannelId, Client, GroupId};
+use throng_client::{Client, GroupId};
 use tokio::task::JoinSet;
 
 use self::audit::{ChannelTruth, Verdict, Watched};
+use self::members::{Given, Member};
 use self::observers::Seen;
 use self::record::Record;
 pub use self::record::hash;
-use self::report::{Percentiles, Report};
-use self::stage::Stage;
+use self::report::{KickReport, Percentiles, Report};
+use self::stage::{Setting, Stage};
 use self::system::System;
 use self::trace::Trace;
 use super::admin::Admin;
@@ -77,6 +81,9 @@ pub struct ReplayArgs {
     /// Faults: leader-kill, edge-kill, core-restart, client-drop, client-rebind, client-freeze
     #[arg(long, value_name = "KIND=COUNT")]
     chaos: Vec<chaos::Order>,
+    /// Kick members while they send, and let them in again
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    kicks: usize,
     /// The group to play into
     #[arg(long, default_value = "community")]
     group: String,
@@ -140,36 +147,67 @@ async fn play(args: &ReplayArgs, trace: Trace, dir: PathBuf) -> Result<Report, F
     let habits = observers::habits(args.observers, trace.lines.len(), args.seed);
     let names: Vec<String> = (1..=args.observers).map(|n| format!("observer-{n:03}")).collect();
     let group = sdk::group(&args.group)?;
-    let senders = set(&sdk, &trace, &group, &names).await?;
+    let kick_places = kicks::places(args.kicks, trace.lines.len(), args.seed);
+    let cast = set(&sdk, &trace, &group, &names, args).await?;
     let gate = gate::Gate::new(plan.places().first().copied());
-    let admin = Admin::connect(&file).await?;
-    let stage = Stage::new(dir, admin, trace, group, args.patience, gate, senders);
-    let stage = Arc::new(stage);
+    let kick_gate = gate::Gate::new(kick_places.first().copied());
+    let setting = Setting {
+        dir,
+        admin: Admin::connect(&file).await?,
+        app: file.app_id.clone(),
+        trace,
+        group,
+        patience: args.patience,
+        senders: cast.senders,
+        members: cast.members,
+    };
+    let stage = Arc::new(Stage::new(setting, gate, kick_gate));
 
     let mut watching = watch(&stage, &sdk, &names, &habits, record.as_ref()).await?;
+    let members = watch_members(&stage, record.as_ref()).await?;
     let faults = tokio::spawn(chaos::run(stage.clone(), plan, args.seed));
+    let kicking = kicks::run(
+        stage.clone(),
+        cast.founder,
+        kick_places,
+        args.seed,
+        record.clone(),
+    );
+    let kicking = tokio::spawn(kicking);
     let bar = bar(stage.trace.lines.len() as u64);
     let ack_times = senders::run(stage.clone(), record.clone(), args.rate.0, bar.clone()).await?;
     bar.finish_and_clear();
     let chaos = faults.await.map_err(|error| died(&error))??;
-    stage.finish(heads(&stage));
+    let kicked = kicking.await.map_err(|error| died(&error))??;
+    stage.finish(stage.heads());
 
     let mut seen = Vec::new();
     while let Some(one) = watching.join_next().await {
         seen.push(one.map_err(|error| died(&error))??);
     }
+    let given = members.finish().await?;
     if let Some(record) = &record {
         record.finish()?;
     }
-    let mut report = summary(args, &stage, &seen, &ack_times);
+    let mut report = summary(args, &stage, &seen, &given, &ack_times);
     report.chaos = chaos;
-    for client in stage.senders.values() {
+    if args.kicks > 0 {
+        report.kicks = Some(judge_kicks(args, &stage, &kicked, &given).await?);
+    }
+    for client in stage.clients() {
         report.resumes += sdk::resumes(client);
     }
-    stream::iter(stage.senders.values())
+    stream::iter(stage.clients())
         .for_each_concurrent(SETTING_AT_ONCE, Client::close)
         .await;
     Ok(report)
+}
+
+/// Who plays.
+struct Cast {
+    founder: Client,
+    senders: BTreeMap<String, Client>,
+    members: BTreeMap<String, Arc<Member>>,
 }
 
 /// Connects everybody, makes the group and its channels, and makes everybody a member.
@@ -178,17 +216,24 @@ async fn set(
     trace: &Trace,
     group: &GroupId,
     observers: &[String],
-) -> Result<BTreeMap<String, Client>, Failure> {
-    let users = trace.users();
+    args: &ReplayArgs,
+) -> Result<Cast, Failure> {
+    let mut users = trace.users();
+    // A trace has a message at least.
+    let founder = users.keys().next().cloned().unwrap_or_default();
+    let chosen = kicks::members(&users, &founder, args.kicks, args.seed);
+    if args.kicks > 0 && chosen.is_empty() {
+        let what = "there is nobody to kick: the founder of the group is the only user";
+        return Err(Failure::usage(what, "--kicks", "give a trace with more users"));
+    }
+    users.retain(|user, _| !chosen.contains(user));
     let connect = |user: String| async move { Ok((user.clone(), sdk.connect(&user, "replay").await?)) };
-    let clients: BTreeMap<String, Client> = stream::iter(users)
+    let clients: BTreeMap<String, Client> = stream::iter(users.into_keys())
         .map(connect)
         .buffer_unordered(SETTING_AT_ONCE)
         .try_collect()
         .await?;
-    let Some(founder) = clients.values().next() else {
-        return Ok(clients);
-    };
+    let founder = &clients[&founder];
     let refused = |what: &str, error: &throng_client::RequestError| sdk::refused(what, group.as_str(), error);
     sdk::found(founder, group).await?;
     for channel in trace.channels() {
@@ -203,6 +248,20 @@ async fn set(
         .try_collect::<Vec<()>>()
         .await
         .map_err(|error| refused("a user cannot join", &error))?;
+    let member = |user: String| async move {
+        let devices = [
+            sdk.connect_at(0, &user, "device-1").await?,
+            sdk.connect_at(1, &user, "device-2").await?,
+        ];
+        let joined = devices[0].join(group).await;
+        joined.map_err(|error| refused("a user cannot join", &error))?;
+        Ok::<_, Failure>((user.clone(), Arc::new(Member::new(user, devices))))
+    };
+    let members: BTreeMap<String, Arc<Member>> = stream::iter(chosen)
+        .map(member)
+        .buffer_unordered(SETTING_AT_ONCE)
+        .try_collect()
+        .await?;
     let enrol = |user: &String| {
         let user = user.clone();
         async move {
@@ -217,7 +276,11 @@ async fn set(
         .buffer_unordered(SETTING_AT_ONCE)
         .try_collect::<Vec<()>>()
         .await?;
-    Ok(clients)
+    Ok(Cast {
+        founder: founder.clone(),
+        senders: clients,
+        members,
+    })
 }
 
 /// Starts the observers and waits until those that are there from the start have subscribed.
@@ -228,13 +291,7 @@ async fn watch(
     habits: &[observers::Habit],
     record: Option<&Arc<Record>>,
 ) -> Result<JoinSet<Result<Seen, Failure>>, Failure> {
-    let places = stage
-        .trace
-        .lines
-        .iter()
-        .enumerate()
-        .map(|(place, line)| (line.n, place));
-    let place_of: Arc<BTreeMap<u64, usize>> = Arc::new(places.collect());
+    let place_of = stage.trace.place_of();
     let mut watching = JoinSet::new();
     let mut joins = Vec::new();
     for (name, habit) in names.iter().zip(habits) {
@@ -257,22 +314,82 @@ async fn watch(
     Ok(watching)
 }
 
-/// The last position of every channel, from the acks.
-fn heads(stage: &Stage) -> BTreeMap<ChannelId, u64> {
-    let mut heads = BTreeMap::new();
-    for (place, line) in stage.trace.lines.iter().enumerate() {
-        if let Some(ack) = stage.ack(place) {
-            let head = heads.entry(line.ch.clone()).or_default();
-            *head = ack.seq.max(*head);
+/// The members' devices at work.
+struct Watchers(Vec<(String, tokio::task::JoinHandle<Result<Given, Failure>>)>);
+
+/// Starts the members' devices and waits until all have subscribed.
+async fn watch_members(stage: &Arc<Stage>, record: Option<&Arc<Record>>) -> Result<Watchers, Failure> {
+    let place_of = stage.trace.place_of();
+    let mut tasks = Vec::new();
+    for member in stage.members.values() {
+        for device in 0..members::DEVICES {
+            let (stage, record) = (stage.clone(), record.cloned());
+            let watching = members::watch(stage, member.clone(), device, record, place_of.clone());
+            tasks.push((member.user.clone(), tokio::spawn(watching)));
         }
     }
-    heads
+    let standing = futures_util::future::join_all(stage.members.values().map(|member| member.standing()));
+    if tokio::time::timeout(stage.patience, standing).await.is_err() {
+        // A device that failed says why.
+        for (_, task) in tasks.into_iter().filter(|(_, task)| task.is_finished()) {
+            task.await.map_err(|error| died(&error))??;
+        }
+        let what = "the devices of members could not subscribe in time";
+        return Err(Failure::new(what, "replay", "look into the edges' logs"));
+    }
+    Ok(Watchers(tasks))
+}
+
+impl Watchers {
+    /// What each member's devices were given.
+    async fn finish(self) -> Result<BTreeMap<String, Vec<Given>>, Failure> {
+        let mut given: BTreeMap<String, Vec<Given>> = BTreeMap::new();
+        for (user, task) in self.0 {
+            let one = task.await.map_err(|error| died(&error))??;
+            given.entry(user).or_default().push(one);
+        }
+        Ok(given)
+    }
+}
+
+/// The verdict over all kicks, against the fences that the committed logs have.
+async fn judge_kicks(
+    args: &ReplayArgs,
+    stage: &Stage,
+    kicked: &kicks::Outcome,
+    given: &BTreeMap<String, Vec<Given>>,
+) -> Result<KickReport, Failure> {
+    let places = kicks::exported(stage).await?;
+    let mut violations = 0;
+    for (user, kicks) in &kicked.kicks {
+        let of = |(_, line): &(usize, &trace::Line)| line.u == *user;
+        let messages = stage.trace.lines.iter().enumerate().filter(of);
+        let stored = messages.filter_map(|(place, line)| {
+            Some(fences::Stored {
+                channel: line.ch.clone(),
+                seq: stage.ack(place)?.seq,
+                acked_us: stage.acked_us(place),
+            })
+        });
+        let stored: Vec<fences::Stored> = stored.collect();
+        let devices = given.get(user).map(Vec::as_slice).unwrap_or_default();
+        let stays: Vec<&[fences::Stay]> = devices.iter().map(|device| device.stays.as_slice()).collect();
+        violations += fences::violations(kicks, &places, &stored, &stays);
+    }
+    Ok(KickReport {
+        asked: args.kicks as u64,
+        kicks: kicked.count(),
+        kicks_inflight: kicked.inflight,
+        kicks_pending: kicked.pending,
+        fence_violations: violations,
+    })
 }
 
 fn summary(
     args: &ReplayArgs,
     stage: &Stage,
     seen: &[Seen],
+    given: &BTreeMap<String, Vec<Given>>,
     ack_times: &hdrhistogram::Histogram<u64>,
 ) -> Report {
     let mut times = senders::histogram();
@@ -292,9 +409,12 @@ fn summary(
         {
             truth.messages.push((line.n, &line.u, stage.ack(place)));
         }
+        let stays = given.values().flatten().flat_map(|device| &device.stays);
         let watched: Vec<&Watched> = seen
             .iter()
-            .filter_map(|seen| seen.channels.get(&channel))
+            .map(|seen| &seen.channels)
+            .chain(stays)
+            .filter_map(|channels| channels.get(&channel))
             .collect();
         verdict += audit::judge(&truth, &watched);
     }
@@ -313,9 +433,11 @@ fn summary(
         duplicated: 0,
         reordered: 0,
         delivery_ms: Percentiles::of(&times),
-        holes: seen.iter().map(|seen| seen.behind).sum(),
+        holes: seen.iter().map(|seen| seen.behind).sum::<u64>()
+            + given.values().flatten().map(|device| device.behind).sum::<u64>(),
         resumes: seen.iter().map(|seen| seen.resumes).sum(),
         chaos: BTreeMap::new(),
+        kicks: None,
         wall_s: 0.0,
     };
     report.judge(verdict);

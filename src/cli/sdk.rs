@@ -56,29 +56,45 @@ impl Sdk {
 
     /// Connects a user with tokens signed here.
     pub async fn connect(&self, user: &str, device: &str) -> Result<Client, Failure> {
+        self.connect_to(self.file.edges.clone(), user, device).await
+    }
+
+    /// Connects a user to one edge alone, chosen by its place among the edges, and to no other later.
+    pub async fn connect_at(&self, edge: usize, user: &str, device: &str) -> Result<Client, Failure> {
+        let edge = self.file.edges.get(edge % self.file.edges.len().max(1));
+        self.connect_to(edge.into_iter().cloned().collect(), user, device)
+            .await
+    }
+
+    async fn connect_to(&self, edges: Vec<String>, user: &str, device: &str) -> Result<Client, Failure> {
         let (file, name) = (self.file.clone(), user.to_owned());
         let tokens = token_fn(move || {
             let token =
                 token::sign(&file, &name, token::LIFETIME).map_err(|failure| TokenError(failure.what));
             std::future::ready(token)
         });
-        self.connect_with(tokens, device).await
+        self.connect_with(edges, tokens, device).await
     }
 
     /// Connects with a token that was given.
     pub async fn connect_with_token(&self, token: &str, device: &str) -> Result<Client, Failure> {
-        self.connect_with(Arc::new(StaticToken(token.to_owned())), device)
-            .await
+        let token = Arc::new(StaticToken(token.to_owned()));
+        self.connect_with(self.file.edges.clone(), token, device).await
     }
 
-    async fn connect_with(&self, tokens: Arc<dyn TokenSource>, device: &str) -> Result<Client, Failure> {
+    async fn connect_with(
+        &self,
+        edges: Vec<String>,
+        tokens: Arc<dyn TokenSource>,
+        device: &str,
+    ) -> Result<Client, Failure> {
         let device = DeviceId::new(device).map_err(|error| name("device", device, &error))?;
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let config = ClientConfig {
             endpoint: self.endpoints.get(turn % SOCKETS).cloned(),
             request_deadline: self.patience,
             connect_timeout: self.patience.max(CONNECT_TIMEOUT),
-            ..ClientConfig::new(self.file.edges.clone(), self.trust.clone(), tokens, device)
+            ..ClientConfig::new(edges, self.trust.clone(), tokens, device)
         };
         Client::connect(config)
             .await

@@ -4,6 +4,7 @@
 //! was acked and what was delivered, and nothing of how it was done.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Included};
 
 /// The ack of one message of the trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +31,19 @@ pub struct Delivered {
 pub struct Watched {
     /// Entitled to everything behind this position.
     pub from_seq: u64,
+    /// Entitled up to this position: where the membership ended.
+    pub until: Option<u64>,
     /// In the order of delivery.
     pub delivered: Vec<Delivered>,
+}
+
+impl Watched {
+    /// The last position it was given; where it began if it was given nothing.
+    pub fn last(&self) -> u64 {
+        self.delivered
+            .last()
+            .map_or(self.from_seq, |delivered| delivered.seq)
+    }
 }
 
 /// The verdict.
@@ -77,7 +89,8 @@ pub fn judge(truth: &ChannelTruth<'_>, observers: &[&Watched]) -> Verdict {
 }
 
 fn judge_observer(log: &BTreeMap<u64, u64>, watched: &Watched, verdict: &mut Verdict) {
-    let entitled = log.range(watched.from_seq + 1..);
+    let until = watched.until.unwrap_or(u64::MAX).max(watched.from_seq);
+    let entitled = log.range((Excluded(watched.from_seq), Included(until)));
     verdict.expected += entitled.clone().count() as u64;
     let mut got: BTreeMap<u64, bool> = BTreeMap::new();
     let mut last = 0;
@@ -98,9 +111,12 @@ fn judge_observer(log: &BTreeMap<u64, u64>, watched: &Watched, verdict: &mut Ver
         }
         last = last.max(delivery.seq);
     }
-    let right = entitled.filter(|(seq, _)| got.get(seq) == Some(&true)).count() as u64;
+    let right = entitled
+        .clone()
+        .filter(|(seq, _)| got.get(seq) == Some(&true))
+        .count() as u64;
     verdict.delivered += right;
-    verdict.lost += log.range(watched.from_seq + 1..).count() as u64 - right;
+    verdict.lost += entitled.count() as u64 - right;
 }
 
 /// How often the log has a sender's message before an earlier one of the same sender.
@@ -147,7 +163,11 @@ mod tests {
                 intact: true,
             })
             .collect();
-        Watched { from_seq, delivered }
+        Watched {
+            from_seq,
+            until: None,
+            delivered,
+        }
     }
 
     fn three() -> ChannelTruth<'static> {
@@ -179,6 +199,20 @@ mod tests {
         let mut torn = watched(0, &[(1, 10), (2, 12), (3, 11)]);
         torn.delivered[1].intact = false;
         assert_eq!(judge(&three(), &[&torn]).lost, 1);
+    }
+
+    #[test]
+    fn nobody_is_entitled_to_what_lies_behind_the_end_of_a_membership() {
+        let mut kicked = watched(0, &[(1, 10)]);
+        kicked.until = Some(1);
+        let verdict = judge(&three(), &[&kicked]);
+        assert_eq!((verdict.expected, verdict.delivered, verdict.lost), (1, 1, 0));
+        kicked.until = Some(2);
+        assert_eq!(judge(&three(), &[&kicked]).lost, 1);
+        // A membership that ended where it began.
+        kicked = watched(3, &[]);
+        kicked.until = Some(2);
+        assert_eq!(judge(&three(), &[&kicked]).expected, 0);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::audit::{Delivered, Watched};
 use super::record::{DeliveryLine, JoinLine, Record, hash, now_us, write_line};
 use super::senders::histogram;
 use super::stage::Stage;
+use super::trace::Line;
 use crate::cli::failure::Failure;
 use crate::cli::sdk::{self, Sdk};
 
@@ -163,7 +164,7 @@ impl Observer {
                     channel.clone(),
                     Watched {
                         from_seq,
-                        delivered: Vec::new(),
+                        ..Watched::default()
                     },
                 );
                 if let Some((record, _)) = &self.record {
@@ -226,11 +227,7 @@ impl Observer {
 
     fn behind(&self, heads: &BTreeMap<ChannelId, u64>) -> u64 {
         let is_behind = |(channel, watched): (&ChannelId, &Watched)| {
-            let last = watched
-                .delivered
-                .last()
-                .map_or(watched.from_seq, |delivery| delivery.seq);
-            heads.get(channel).is_some_and(|head| last < *head)
+            heads.get(channel).is_some_and(|head| watched.last() < *head)
         };
         self.seen
             .channels
@@ -243,46 +240,58 @@ impl Observer {
         let channel = &delivery.channel;
         let place = self.place_of.get(&delivery.client_message_id.0).copied();
         let line = place.map(|place| &self.stage.trace.lines[place]);
-        let intact = line.is_some_and(|line| {
-            line.u == delivery.sender.as_str() && line.ch == *channel && line.body() == delivery.body
-        });
         if let (Some(place), Habit::Stays) = (place, self.habit)
             && let Some(took) = self.stage.elapsed_us(place)
         {
             self.seen.times.saturating_record(took.max(1));
         }
-        let delivered = Delivered {
-            seq: delivery.seq.0,
-            client_id: delivery.client_message_id.0,
-            intact,
-        };
+        let delivered = delivered(delivery, line);
         if let Some(watched) = self.seen.channels.get_mut(channel) {
             watched.delivered.push(delivered);
         }
         let Some((record, out)) = &mut self.record else {
             return Ok(());
         };
-        let written = write_line(
-            out,
-            &DeliveryLine {
-                client: &self.name,
-                device: &self.device,
-                edge: &delivery.edge,
-                conn: u64::from(delivery.connection),
-                ch: channel.as_str(),
-                seq: delivery.seq.0,
-                prev: delivery.prev.0,
-                ts: delivery.ts.0,
-                id: &delivery.id.to_string(),
-                sender: delivery.sender.as_str(),
-                client_id: delivery.client_message_id.0,
-                len: delivery.body.len(),
-                hash: &hash(&delivery.body),
-                t_us: now_us(),
-            },
-        );
-        record.written(written)
+        record.written(write_delivery(out, &self.name, &self.device, delivery))
     }
+}
+
+/// A delivery as the audit sees it, against the line of the trace that it claims to be.
+pub fn delivered(delivery: &Delivery, line: Option<&Line>) -> Delivered {
+    let intact = line.is_some_and(|line| {
+        line.u == delivery.sender.as_str() && line.ch == delivery.channel && line.body() == delivery.body
+    });
+    Delivered {
+        seq: delivery.seq.0,
+        client_id: delivery.client_message_id.0,
+        intact,
+    }
+}
+
+/// Records a delivery.
+pub fn write_delivery(
+    out: &mut impl Write,
+    client: &str,
+    device: &str,
+    delivery: &Delivery,
+) -> std::io::Result<()> {
+    let line = DeliveryLine {
+        client,
+        device,
+        edge: &delivery.edge,
+        conn: u64::from(delivery.connection),
+        ch: delivery.channel.as_str(),
+        seq: delivery.seq.0,
+        prev: delivery.prev.0,
+        ts: delivery.ts.0,
+        id: &delivery.id.to_string(),
+        sender: delivery.sender.as_str(),
+        client_id: delivery.client_message_id.0,
+        len: delivery.body.len(),
+        hash: &hash(&delivery.body),
+        t_us: now_us(),
+    };
+    write_line(out, &line)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub struct Record {
     dir: PathBuf,
     joins: Mutex<BufWriter<File>>,
     sends: Mutex<BufWriter<File>>,
+    kicks: Mutex<BufWriter<File>>,
 }
 
 /// One line of `clients/NAME.jsonl`.
@@ -88,6 +89,25 @@ pub struct SendLine<'a> {
     pub t_us: u64,
 }
 
+/// One line of `kicks.jsonl`. Where the fence lies in each channel, the exports say by its version.
+#[derive(Debug, Serialize)]
+pub struct KickLine<'a> {
+    /// Who was kicked. Its devices are the clients `USER.1` and `USER.2`.
+    pub user: &'a str,
+    /// The fence's version.
+    pub version: u64,
+    /// Sends of the user in flight when the kick was asked for.
+    pub inflight: usize,
+    /// Whether every shard had the fence when the kick was answered.
+    pub done: bool,
+    /// When the kick was asked for, Unix microseconds.
+    pub asked_us: u64,
+    /// When it was answered.
+    pub done_us: u64,
+    /// When the user asked to come back.
+    pub back_us: u64,
+}
+
 impl Record {
     /// Makes the folder and its files; what an earlier record left is replaced.
     pub fn create(dir: &Path) -> Result<Self, Failure> {
@@ -96,11 +116,12 @@ impl Record {
             fs::remove_dir_all(&clients).map_err(|error| Failure::io("removing", &clients, &error))?;
         }
         fs::create_dir_all(&clients).map_err(|error| Failure::io("making the folder", &clients, &error))?;
-        let (joins, sends) = (open(&dir.join("joins.jsonl"))?, open(&dir.join("sends.jsonl"))?);
+        let file = |name: &str| Ok::<_, Failure>(Mutex::new(open(&dir.join(name))?));
         Ok(Self {
             dir: dir.to_owned(),
-            joins: Mutex::new(joins),
-            sends: Mutex::new(sends),
+            joins: file("joins.jsonl")?,
+            sends: file("sends.jsonl")?,
+            kicks: file("kicks.jsonl")?,
         })
     }
 
@@ -119,10 +140,16 @@ impl Record {
         self.written(write_line(&mut *self.sends.lock(), line))
     }
 
+    /// Notes a kick and the return behind it.
+    pub fn kick(&self, line: &KickLine<'_>) -> Result<(), Failure> {
+        self.written(write_line(&mut *self.kicks.lock(), line))
+    }
+
     /// Writes out what is gathered.
     pub fn finish(&self) -> Result<(), Failure> {
         self.written(self.joins.lock().flush())?;
-        self.written(self.sends.lock().flush())
+        self.written(self.sends.lock().flush())?;
+        self.written(self.kicks.lock().flush())
     }
 
     /// Turns a failed write into what a person is told.

@@ -40,8 +40,27 @@ pub struct Report {
     pub resumes: u64,
     /// Faults asked for, by kind.
     pub chaos: BTreeMap<String, Chaos>,
+    /// What kicks came to; absent when none was asked for.
+    #[serde(flatten)]
+    pub kicks: Option<KickReport>,
     /// Seconds of the whole run.
     pub wall_s: f64,
+}
+
+/// What came of kicking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct KickReport {
+    /// How many were asked for.
+    #[serde(rename = "kicks_asked")]
+    pub asked: u64,
+    /// How many were done.
+    pub kicks: u64,
+    /// How many of them found sends of the user in flight.
+    pub kicks_inflight: u64,
+    /// How many were answered before every shard had the fence.
+    pub kicks_pending: u64,
+    /// Messages of kicked users behind their fences, and entries that reached them from there.
+    pub fence_violations: u64,
 }
 
 /// Two percentiles in milliseconds.
@@ -96,7 +115,14 @@ impl Report {
             let hit = !kind.ends_with("-kill") || chaos.inflight_hit > 0;
             chaos.done >= chaos.asked && (hit || chaos.asked == 0)
         });
-        if kept && faults { Exit::Holds } else { Exit::Broken }
+        let fences = self.kicks.is_none_or(|kicks| {
+            kicks.kicks >= kicks.asked && kicks.kicks_inflight > 0 && kicks.fence_violations == 0
+        });
+        if kept && faults && fences {
+            Exit::Holds
+        } else {
+            Exit::Broken
+        }
     }
 
     /// Prints the report: JSON, or a few lines for people.
@@ -140,6 +166,19 @@ impl Report {
                 "{kind}: {done} of {asked}, {inflight_hit} with sends in flight, recovered within {recovered_ms_max} ms"
             );
         }
+        if let Some(kicks) = self.kicks {
+            let KickReport {
+                asked,
+                kicks,
+                kicks_inflight,
+                kicks_pending,
+                fence_violations,
+            } = kicks;
+            let _ = writeln!(
+                out,
+                "kicks: {kicks} of {asked}, {kicks_inflight} with sends in flight, {kicks_pending} answered as pending, {fence_violations} violations"
+            );
+        }
         let _ = writeln!(out, "resumes {}, {:.1} s", self.resumes, self.wall_s);
     }
 }
@@ -164,6 +203,7 @@ mod tests {
             holes: 0,
             resumes: 0,
             chaos: BTreeMap::new(),
+            kicks: None,
             wall_s: 1.0,
         }
     }
@@ -191,6 +231,40 @@ mod tests {
             breakage(&mut report);
             assert_eq!(report.exit(), Exit::Broken, "case {case}");
         }
+    }
+
+    #[test]
+    fn kicks_must_be_done_strike_sends_in_flight_and_break_nothing() {
+        let kicks = KickReport {
+            asked: 2,
+            kicks: 2,
+            kicks_inflight: 1,
+            kicks_pending: 1,
+            fence_violations: 0,
+        };
+        let exit = |kicks| {
+            Report {
+                kicks: Some(kicks),
+                ..report()
+            }
+            .exit()
+        };
+        assert_eq!(exit(kicks), Exit::Holds);
+        assert_eq!(exit(KickReport { kicks: 1, ..kicks }), Exit::Broken);
+        assert_eq!(
+            exit(KickReport {
+                kicks_inflight: 0,
+                ..kicks
+            }),
+            Exit::Broken
+        );
+        assert_eq!(
+            exit(KickReport {
+                fence_violations: 1,
+                ..kicks
+            }),
+            Exit::Broken
+        );
     }
 
     #[test]

@@ -9,13 +9,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
-use throng_client::ClientMessageId;
+use throng_client::{Ack, Client, ClientMessageId, Code, SendError};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::audit::Acked;
+use super::members::Member;
 use super::record::{Record, SendLine, now_us};
 use super::stage::Stage;
+use super::trace::Line;
 use crate::cli::failure::Failure;
 
 /// Messages under way at once: enough to keep every shard's group commit full, few enough that a
@@ -38,6 +40,7 @@ pub async fn run(
             pace.tick().await;
         }
         stage.gate.pass(place).await;
+        stage.kick_gate.pass(place).await;
         let Ok(permit) = window.clone().acquire_owned().await else {
             break;
         };
@@ -86,19 +89,11 @@ async fn send(stage: &Stage, place: usize, record: Option<&Record>) -> Result<Op
         stage.acked(earlier).await;
     }
     let line = &stage.trace.lines[place];
-    let Some(client) = stage.senders.get(&line.u) else {
+    let Some((client, member)) = stage.sender(place) else {
         return Ok(None);
     };
     stage.start(place);
-    let sent = client
-        .send_with_id(
-            &stage.group,
-            &line.ch,
-            ClientMessageId(line.n),
-            Bytes::from(line.body()),
-        )
-        .await;
-    let ack = match sent {
+    let ack = match send_as(stage, client, member, line).await {
         Ok(ack) => ack,
         Err(error) => {
             tracing::error!(n = line.n, user = %line.u, channel = %line.ch, %error, "a send was given up");
@@ -126,4 +121,27 @@ async fn send(stage: &Stage, place: usize, record: Option<&Record>) -> Result<Op
         })?;
     }
     Ok(Some(took))
+}
+
+/// Sends a message; one that is refused because its sender was kicked goes again, under the same id,
+/// once the sender is back.
+async fn send_as(
+    stage: &Stage,
+    client: &Client,
+    member: Option<&Arc<Member>>,
+    line: &Line,
+) -> Result<Ack, SendError> {
+    loop {
+        let (id, body) = (ClientMessageId(line.n), Bytes::from(line.body()));
+        let trying = match member {
+            Some(member) => Some(member.try_send().await),
+            None => None,
+        };
+        let sent = client.send_with_id(&stage.group, &line.ch, id, body).await;
+        drop(trying);
+        match (sent, member) {
+            (Err(error), Some(member)) if error.code == Some(Code::NotMember) => member.admission().await,
+            (sent, _) => return sent,
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
@@ -100,12 +101,19 @@ impl Trace {
         names
     }
 
-    /// The senders, sorted.
-    pub fn users(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.lines.iter().map(|line| line.u.clone()).collect();
-        names.sort();
-        names.dedup();
-        names
+    /// The senders, sorted, with how many messages each has.
+    pub fn users(&self) -> BTreeMap<String, usize> {
+        let mut users = BTreeMap::new();
+        for line in &self.lines {
+            *users.entry(line.u.clone()).or_default() += 1;
+        }
+        users
+    }
+
+    /// The place of every message, by its `n`.
+    pub fn place_of(&self) -> Arc<BTreeMap<u64, usize>> {
+        let places = self.lines.iter().enumerate();
+        Arc::new(places.map(|(place, line)| (line.n, place)).collect())
     }
 }
 
@@ -145,7 +153,10 @@ mod tests {
             trace.channels().iter().map(ChannelId::as_str).collect::<Vec<_>>(),
             ["a", "b"]
         );
-        assert_eq!(trace.users(), ["ann", "bob"]);
+        assert_eq!(
+            trace.users(),
+            [("ann".to_owned(), 3), ("bob".to_owned(), 1)].into()
+        );
     }
 
     #[test]

@@ -119,6 +119,87 @@ fn a_replay_holds_and_a_checker_outside_agrees() {
 }
 
 #[test]
+fn kicked_members_are_fenced_in_every_channel_and_a_checker_outside_agrees() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let trace = dir.path().join("trace.jsonl");
+    throng_cluster::trace::write(&trace, 3_000, 3).expect("a trace");
+    let (data, record, exports) = (
+        dir.path().join("data"),
+        dir.path().join("record"),
+        dir.path().join("exports"),
+    );
+    std::fs::create_dir(&exports).expect("a folder");
+    let _up = up(&data, 2);
+    let text = |path: &Path| path.display().to_string();
+    let args = [
+        &text(&trace),
+        "--cluster",
+        &text(&data),
+        "--observers",
+        "4",
+        "--kicks",
+        "20",
+        "--chaos",
+        "leader-kill=1",
+        "--record",
+        &text(&record),
+    ];
+    let (code, report) = replay(&args);
+    holds(&report, 3_000);
+    assert_eq!(
+        (&report["kicks"], &report["fence_violations"]),
+        (&20.into(), &0.into()),
+        "{report}"
+    );
+    assert!(report["kicks_inflight"].as_u64() > Some(5), "{report}");
+    assert_eq!(code, Some(0));
+
+    export(&data, 6, &exports);
+    let check = || {
+        Command::new("python3")
+            .arg(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/tests/python/check_record.py"
+            ))
+            .args([&trace, &record, &exports])
+            .output()
+    };
+    let Some(judged) = crate::python::present("python3", check()) else {
+        return;
+    };
+    let verdict: Value = serde_json::from_slice(&judged.stdout).expect("a verdict");
+    assert!(judged.status.success(), "{verdict}");
+    assert_eq!(verdict["kicks"], 20);
+
+    // A record in which a kick came one entry sooner does not pass: the checker can fail.
+    move_a_fence(&exports);
+    let judged = check().expect("runs");
+    assert_eq!(judged.status.code(), Some(1));
+    let verdict: Value = serde_json::from_slice(&judged.stdout).expect("a verdict");
+    assert!(verdict["problems"].to_string().contains("fence"), "{verdict}");
+}
+
+/// Puts the last fence of an exported log one entry sooner, as if that entry had been delivered to the
+/// kicked user behind it.
+fn move_a_fence(exports: &Path) {
+    let path = exports.join("channel-0.jsonl");
+    let text = std::fs::read_to_string(&path).expect("exported");
+    let mut lines: Vec<&str> = text.lines().collect();
+    let is_fence = |line: &str| line.contains("\"kind\":\"fence\"");
+    let movable = |n: &usize| is_fence(lines[*n]) && !is_fence(lines[*n - 1]);
+    let place = (1..lines.len())
+        .rev()
+        .find(movable)
+        .expect("a fence behind an entry");
+    let mut fence: Value = serde_json::from_str(lines[place]).expect("json");
+    fence["seq"] = (fence["seq"].as_u64().expect("a place") - 1).into();
+    let moved = fence.to_string();
+    lines[place] = &moved;
+    lines.swap(place - 1, place);
+    std::fs::write(&path, lines.join("\n") + "\n").expect("written");
+}
+
+#[test]
 fn kills_of_leaders_edges_shards_and_connections_lose_nothing() {
     let dir = tempfile::tempdir().expect("a folder");
     let trace = dir.path().join("trace.jsonl");
