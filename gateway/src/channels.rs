@@ -19,6 +19,7 @@ pub(crate) use channel::{Channel, SubscribeFailure};
 pub(crate) use outbox::{Outbox, Queue};
 
 use crate::clock::Clock;
+use crate::directory::Directory;
 use crate::limits::HEAD_READS_MAX;
 use crate::metrics::{Metrics, gauge};
 use crate::upstream::Upstream;
@@ -30,6 +31,7 @@ pub(crate) struct Channels {
     clock: Clock,
     limits: RingLimits,
     upstream: Arc<Upstream>,
+    directory: Arc<Directory>,
     lanes: Lanes,
     metrics: Metrics,
     /// Bounds the heads asked for at once.
@@ -40,12 +42,19 @@ pub(crate) struct Channels {
 }
 
 impl Channels {
-    pub fn new(clock: Clock, limits: RingLimits, upstream: Arc<Upstream>, metrics: Metrics) -> Self {
+    pub fn new(
+        clock: Clock,
+        limits: RingLimits,
+        upstream: Arc<Upstream>,
+        directory: Arc<Directory>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             clock,
             limits,
             lanes: Lanes::new(Arc::clone(&upstream)),
             upstream,
+            directory,
             metrics,
             heads: Semaphore::new(HEAD_READS_MAX),
             stop: CancellationToken::new(),
@@ -63,6 +72,7 @@ impl Channels {
             self.clock,
             info.clone(),
             self.limits,
+            Arc::clone(&self.directory),
             self.metrics.clone(),
         ));
         followed.insert(info.number, Arc::clone(&channel));

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use throng_protocol::cluster::{ChannelInfo, Grant, Reply, Request};
+use throng_fanout::Rights;
+use throng_protocol::cluster::{self, ChannelInfo, Grant, GrantClaims, Reply, Request};
+use throng_protocol::code::Code;
 use throng_protocol::ids::{AppId, ChannelId, GroupId, UserId, UserNumber};
 use throng_protocol::placement::PlacementKey;
 use tokio::time::{Instant, timeout_at};
@@ -29,6 +31,7 @@ type Answered<T> = Result<T, Refused>;
 #[derive(Debug, Clone)]
 struct HeldGrant {
     grant: Grant,
+    rights: Rights,
     until: Instant,
 }
 
@@ -36,6 +39,8 @@ struct HeldGrant {
 #[derive(Debug, Clone)]
 pub(crate) struct Granted {
     pub grant: Grant,
+    /// What it says.
+    pub rights: Rights,
     pub fresh: bool,
 }
 
@@ -97,7 +102,11 @@ impl Directory {
         let key = (who.app.clone(), group.clone(), who.number);
         let held = self.grants.get(&key).filter(|held| held.until > Instant::now());
         match held {
-            Some(HeldGrant { grant, .. }) => Ok(Granted { grant, fresh: false }),
+            Some(HeldGrant { grant, rights, .. }) => Ok(Granted {
+                grant,
+                rights,
+                fresh: false,
+            }),
             None => self.fresh_grant(who, group, by).await,
         }
     }
@@ -130,11 +139,16 @@ impl Directory {
         let answered = within(by, asked).await;
         match answered {
             Ok(grant) => {
+                let rights = rights(&grant)?;
                 if self.forgotten.load(Ordering::Acquire) == forgotten {
                     let grant = grant.clone();
-                    self.grants.insert(key, HeldGrant { grant, until });
+                    self.grants.insert(key, HeldGrant { grant, rights, until });
                 }
-                Ok(Granted { grant, fresh: true })
+                Ok(Granted {
+                    grant,
+                    rights,
+                    fresh: true,
+                })
             }
             Err(refused) => {
                 self.grants.remove(&key);
@@ -143,10 +157,10 @@ impl Directory {
         }
     }
 
-    /// Forgets a member's grant, because the membership has changed.
-    pub fn forget_grant(&self, who: &Identity, group: &GroupId) {
+    /// Forgets a user's grant, because the membership or a right has changed.
+    pub fn forget_grant(&self, app: &AppId, group: &GroupId, number: UserNumber) {
         self.forgotten.fetch_add(1, Ordering::AcqRel);
-        self.grants.remove(&(who.app.clone(), group.clone(), who.number));
+        self.grants.remove(&(app.clone(), group.clone(), number));
     }
 
     /// A channel by name. Channels are never renamed, so what is found stays found.
@@ -179,6 +193,15 @@ impl Directory {
         self.channels.insert(key, Arc::clone(&info));
         Ok(info)
     }
+}
+
+/// What a grant says. Its seal is for the shards: the edge has it from management itself.
+fn rights(grant: &Grant) -> Result<Rights, Refused> {
+    let claims = cluster::decode::<GrantClaims>(&grant.claims);
+    claims.map(|claims| Rights::from(&claims)).map_err(|error| {
+        tracing::error!(%error, "a grant cannot be read");
+        Refused::new(Code::Internal, "the core gave a grant that cannot be read")
+    })
 }
 
 async fn within<T>(by: Deadline, asked: impl Future<Output = Option<Answered<T>>>) -> Answered<T> {

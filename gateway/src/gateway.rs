@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::channels::Channels;
 use crate::clock::{self, Clock};
 use crate::config::GatewayConfig;
+use crate::directory::Directory;
 use crate::error::GatewayError;
 use crate::limits::FAREWELL;
 use crate::metrics::Metrics;
@@ -87,8 +88,22 @@ impl Gateway {
         let pool = ClusterPool::new(Arc::clone(&cluster));
         let upstream = Arc::new(Upstream::new(pool, config.cores.clone(), metrics.clone()));
         let ring = config.limits.ring();
-        let channels = Arc::new(Channels::new(clock, ring, Arc::clone(&upstream), metrics.clone()));
-        let shared = Arc::new(Shared::new(config.name(), clock, upstream, channels, metrics));
+        let directory = Arc::new(Directory::new(Arc::clone(&upstream)));
+        let channels = Arc::new(Channels::new(
+            clock,
+            ring,
+            Arc::clone(&upstream),
+            Arc::clone(&directory),
+            metrics.clone(),
+        ));
+        let shared = Arc::new(Shared::new(
+            config.name(),
+            clock,
+            upstream,
+            directory,
+            channels,
+            metrics,
+        ));
         let mut gateway = Self {
             shared,
             endpoint,

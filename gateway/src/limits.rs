@@ -12,6 +12,13 @@ pub(crate) const REQUEST_BUDGET: Duration = Duration::from_millis(1_500);
 /// answers nothing, and a leader that is alive recognises a repeat.
 pub(crate) const ATTEMPT: Duration = Duration::from_millis(900);
 
+/// How long a kick or mute may take at an edge: the core waits for all shards of the group before it
+/// answers, and says after two seconds which are missing.
+pub(crate) const FENCE_BUDGET: Duration = Duration::from_secs(4);
+
+/// How long one attempt at a kick or mute may take: the core's two seconds and the way there and back.
+pub(crate) const FENCE_ATTEMPT: Duration = Duration::from_millis(2_500);
+
 /// Wait before a node is asked again while an election runs.
 pub(crate) const ELECTION_WAIT: Duration = Duration::from_millis(50);
 

@@ -35,6 +35,8 @@ pub(crate) struct Metrics {
     refusals: Family<Labels, Counter>,
     /// Frames written to live lanes.
     pub deliveries: Counter,
+    /// Subscriptions ended because a right has ended.
+    pub ended: Counter,
     /// Bytes written to live lanes.
     pub delivered_bytes: Counter,
     /// Pages read for subscribers behind the ring.
@@ -138,6 +140,11 @@ impl Metrics {
             m.refusals.clone(),
         );
         r.register("deliveries", "Frames written to live lanes", m.deliveries.clone());
+        r.register(
+            "subscriptions_ended",
+            "Subscriptions ended because a right has ended",
+            m.ended.clone(),
+        );
         r.register(
             "delivered_bytes",
             "Bytes written to live lanes",

@@ -9,6 +9,8 @@ use throng_protocol::code::Code;
 pub(crate) struct Refused {
     pub code: Code,
     pub text: String,
+    /// The grant it was judged by is older than a fence: nobody is told before a fresh one says so.
+    pub stale: bool,
 }
 
 impl Refused {
@@ -16,7 +18,21 @@ impl Refused {
         Self {
             code,
             text: text.into(),
+            stale: false,
         }
+    }
+
+    /// The grant given along is older than a fence of its user.
+    pub fn stale() -> Self {
+        Self {
+            stale: true,
+            ..Self::new(Code::NotMember, "the right to do this has ended")
+        }
+    }
+
+    /// Whether it was computed from a grant, which may be out of date.
+    pub fn is_of_grant(&self) -> bool {
+        matches!(self.code, Code::NotMember | Code::Forbidden | Code::Muted)
     }
 
     /// Nobody could carry it out in time; the client may try again.

@@ -9,6 +9,7 @@ mod connection;
 mod member;
 mod page;
 mod requests;
+mod subscribing;
 mod work;
 mod writer;
 

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::Rng;
 use throng_protocol::cluster::{
-    self, Anchor, Answer, ChannelInfo, Direction, Page, PeerId, REQUEST_LANE, Refusal, Reply, Request,
+    self, Anchor, Answer, ChannelInfo, Direction, Grant, Page, PeerId, REQUEST_LANE, Refusal, Reply, Request,
 };
 use throng_protocol::code::Code;
 use throng_protocol::ids::{NodeId, Seq, ShardId};
@@ -25,31 +25,45 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 
 use crate::config::CoreAddress;
-use crate::limits::{ATTEMPT, ELECTION_WAIT, REQUEST_BUDGET, SILENT_LAST};
+use crate::limits::{ATTEMPT, ELECTION_WAIT, FENCE_ATTEMPT, FENCE_BUDGET, REQUEST_BUDGET, SILENT_LAST};
 use crate::metrics::Metrics;
 use crate::refused::Refused;
 
-/// When a request must be answered.
+/// When a request must be answered, and how long one node may take.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Deadline(Instant);
+pub(crate) struct Deadline {
+    at: Instant,
+    attempt: Duration,
+}
 
 impl Deadline {
     /// For a request that has just come.
     pub fn start() -> Self {
-        Self(Instant::now() + REQUEST_BUDGET)
+        Self {
+            at: Instant::now() + REQUEST_BUDGET,
+            attempt: ATTEMPT,
+        }
+    }
+
+    /// For a kick or mute, which the core answers when all shards of the group have it.
+    pub fn fence() -> Self {
+        Self {
+            at: Instant::now() + FENCE_BUDGET,
+            attempt: FENCE_ATTEMPT,
+        }
     }
 
     pub fn at(self) -> Instant {
-        self.0
+        self.at
     }
 
     pub fn passed(self) -> bool {
-        Instant::now() >= self.0
+        Instant::now() >= self.at
     }
 
     /// Waits, but not beyond the deadline.
     pub async fn wait(self, wait: Duration) {
-        let _ = timeout_at(self.0, sleep(wait)).await;
+        let _ = timeout_at(self.at, sleep(wait)).await;
     }
 }
 
@@ -75,6 +89,39 @@ pub(crate) struct Upstream {
 struct Led {
     node: NodeId,
     at: Instant,
+}
+
+/// Which page of a channel's log is read, and on whose behalf.
+#[derive(Debug, Clone)]
+pub(crate) struct PageAsk {
+    pub anchor: Anchor,
+    pub direction: Direction,
+    pub limit: u32,
+    /// The reader's, judged by the shard; `None` for what the edge judges itself by the page's count
+    /// of fences.
+    pub grant: Option<Grant>,
+}
+
+impl PageAsk {
+    /// Entries behind a position, on the edge's own behalf.
+    pub fn behind(seq: Seq, limit: u32) -> Self {
+        Self {
+            anchor: Anchor::Seq(seq),
+            direction: Direction::After,
+            limit,
+            grant: None,
+        }
+    }
+
+    /// The last entry of the log, on the edge's own behalf.
+    pub fn newest() -> Self {
+        Self {
+            anchor: Anchor::Seq(Seq(u64::MAX)),
+            direction: Direction::Before,
+            limit: 1,
+            grant: None,
+        }
+    }
 }
 
 /// Why one attempt at one node has no reply.
@@ -156,21 +203,14 @@ impl Upstream {
     }
 
     /// A page of a channel's log.
-    pub async fn page(
-        &self,
-        info: &ChannelInfo,
-        anchor: Seq,
-        direction: Direction,
-        limit: u32,
-        by: Deadline,
-    ) -> Result<Page, Refused> {
+    pub async fn page(&self, info: &ChannelInfo, ask: PageAsk, by: Deadline) -> Result<Page, Refused> {
         let request = Request::Page {
             shard: info.shard,
             channel: info.number,
-            anchor: Anchor::Seq(anchor),
-            direction,
-            limit,
-            grant: None,
+            anchor: ask.anchor,
+            direction: ask.direction,
+            limit: ask.limit,
+            grant: ask.grant,
             fences: false,
         };
         match self.call_shard(info.shard, &request, by).await? {
@@ -253,9 +293,7 @@ impl Upstream {
                     }
                 }
                 Refusal::Code { code, text } => return Err(Refused::new(code, text)),
-                Refusal::GrantStale => {
-                    return Err(Refused::new(Code::NotMember, "the right to do this has ended"));
-                }
+                Refusal::GrantStale => return Err(Refused::stale()),
             }
         }
         Err(Refused::unavailable(last))
@@ -283,12 +321,12 @@ impl Upstream {
     }
 
     async fn attempt(&self, node: NodeId, payload: &Bytes, by: Deadline) -> Result<Reply, Miss> {
-        let until = by.at().min(Instant::now() + ATTEMPT);
+        let until = by.at().min(Instant::now() + by.attempt);
         let asked = async {
             let addr = self.address(node).await.map_err(Miss::Silent)?;
             let client = self.pool.rpc(PeerId::Core(node), addr, REQUEST_LANE).await;
             let client = client.map_err(|error| Miss::Silent(error.to_string()))?;
-            let answer = client.call(payload.clone(), ATTEMPT).await;
+            let answer = client.call(payload.clone(), by.attempt).await;
             let answer = answer.map_err(|error| Miss::Silent(format!("core node {node}: {error}")))?;
             match cluster::decode::<Answer>(&answer) {
                 Ok(Ok(reply)) => Ok(reply),

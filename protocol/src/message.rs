@@ -6,6 +6,7 @@
 
 mod decode;
 mod encode;
+mod rights;
 
 use bytes::Bytes;
 
@@ -16,6 +17,7 @@ use crate::ids::{
 };
 
 pub use decode::DecodeError;
+pub use rights::{Ended, Fenced, Kick, Mute};
 
 /// The client protocol's ALPN.
 pub const ALPN: &[u8] = b"throng/1";
@@ -104,6 +106,14 @@ messages! {
     Error = 23,
     /// Client: subscribe to many channels behind positions held.
     Resume = 24,
+    /// Client: end a membership.
+    Kick = 25,
+    /// Client: take the right to send away for a while.
+    Mute = 26,
+    /// Server: a right has been taken, and where it may still hold.
+    Fenced = 27,
+    /// Server: a subscription is over.
+    Ended = 28,
 }
 
 /// See [`Message::Hello`].
@@ -250,6 +260,8 @@ pub struct Subscribe {
     pub channel: ChannelId,
     /// The position held; epoch 0 starts behind the head.
     pub position: Position,
+    /// Not 0: begins behind the last entry whose time stamp is not later, whatever the position.
+    pub ts: Ts,
 }
 
 /// Where deliveries of a subscription begin, and why there.
@@ -263,6 +275,8 @@ pub enum Start {
     FullEpoch,
     /// Behind the head; the position was beyond it.
     FullAhead,
+    /// Behind the head; the user was out of the group since.
+    FullFence,
 }
 
 /// See [`Message::Subscribed`].
@@ -282,6 +296,8 @@ pub struct Subscribed {
     pub head: Seq,
     /// Why deliveries begin there.
     pub start: Start,
+    /// The time stamp of the entry at the position; 0 if there is none or the edge does not hold it.
+    pub ts: Ts,
 }
 
 /// See [`Message::Unsubscribe`].
@@ -347,9 +363,23 @@ pub struct Sync {
     pub position: Position,
     /// Most entries; 0 leaves it to the server.
     pub limit: u32,
+    /// Not 0: the entries with a later time stamp, whatever the position.
+    pub ts: Ts,
 }
 
-pub use crate::cluster::Direction;
+pub use crate::cluster::{Anchor, Direction};
+
+impl From<Seq> for Anchor {
+    fn from(seq: Seq) -> Self {
+        Self::Seq(seq)
+    }
+}
+
+impl From<Ts> for Anchor {
+    fn from(ts: Ts) -> Self {
+        Self::Ts(ts)
+    }
+}
 
 /// See [`Message::History`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -366,6 +396,8 @@ pub struct History {
     pub direction: Direction,
     /// Most entries; 0 leaves it to the server.
     pub limit: u32,
+    /// Not 0: the entries with an earlier or a later time stamp, whatever the anchor.
+    pub ts: Ts,
 }
 
 /// See [`Message::Page`].
@@ -461,6 +493,8 @@ pub struct Place {
     pub channel: ChannelId,
     /// The position held; epoch 0 starts behind the head.
     pub position: Position,
+    /// As in [`Subscribe`].
+    pub ts: Ts,
 }
 
 /// See [`Message::Resume`].

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use throng_client::{ChannelId, Client, Direction, From, GroupId, Seq};
+use throng_client::{ChannelId, Client, Code, Direction, Fenced, From, GroupId, RequestError, Seq, UserId};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::JoinSet;
 
@@ -60,9 +60,7 @@ pub async fn run(args: ChatArgs) -> Result<Exit, Failure> {
 }
 
 async fn converse(client: &Client, group: &GroupId, channel: &ChannelId) -> Result<(), Failure> {
-    let failed = |error: &throng_client::RequestError| {
-        sdk::refused("the channel cannot be read", channel.as_str(), error)
-    };
+    let failed = |error: &RequestError| sdk::refused("the channel cannot be read", channel.as_str(), error);
     // Subscribed first, so that nothing falls between history and what comes live.
     let mut live = client
         .subscribe(group, channel, From::Head)
@@ -77,27 +75,106 @@ async fn converse(client: &Client, group: &GroupId, channel: &ChannelId) -> Resu
         show(entry.seq, entry.sender.as_str(), &entry.body);
     }
     tell::note(format_args!(
-        "{group}/{channel}: a line is a message, Ctrl-D ends"
+        "{group}/{channel}: a line is a message; /kick USER, /mute USER SECONDS (0 ends it); Ctrl-D ends"
     ));
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    let mut sends = JoinSet::new();
+    let mut said = JoinSet::new();
     loop {
         tokio::select! {
             delivery = live.recv() => match delivery {
                 Some(delivery) => show(delivery.seq, delivery.sender.as_str(), &delivery.body),
-                None => return Err(Failure::new("the session has ended", channel.as_str(), "start chat again")),
+                None => return Err(over(group, channel, live.ended())),
             },
             line = lines.next_line() => match line {
                 Ok(Some(line)) if line.is_empty() => {}
-                Ok(Some(line)) => drop(sends.spawn(speak(client.clone(), group.clone(), channel.clone(), line))),
+                Ok(Some(line)) => drop(said.spawn(say(client.clone(), group.clone(), channel.clone(), line))),
                 // What was typed before the end is still sent.
                 _ => break,
             },
-            Some(_) = sends.join_next() => {}
+            Some(_) = said.join_next() => {}
         }
     }
-    while sends.join_next().await.is_some() {}
+    while said.join_next().await.is_some() {}
     Ok(())
+}
+
+/// Why nothing is delivered any more.
+fn over(group: &GroupId, channel: &ChannelId, why: Option<&RequestError>) -> Failure {
+    match why {
+        Some(error) if error.code == Some(Code::NotMember) => Failure::new(
+            "you are no member of the group any more",
+            group.as_str(),
+            "start chat again to join",
+        ),
+        Some(error) => sdk::refused("the channel is delivered no more", channel.as_str(), error),
+        None => Failure::new("the session has ended", channel.as_str(), "start chat again"),
+    }
+}
+
+/// What a line asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Message(String),
+    Kick(UserId),
+    Mute(UserId, Duration),
+    /// A command that cannot be understood, and why.
+    Wrong(&'static str),
+}
+
+/// Reads a line. A message that begins with a slash is written with two.
+fn read(line: &str) -> Line {
+    let Some(command) = line.strip_prefix('/') else {
+        return Line::Message(line.to_owned());
+    };
+    if command.starts_with('/') {
+        return Line::Message(command.to_owned());
+    }
+    let words: Vec<&str> = command.split_whitespace().collect();
+    match words.as_slice() {
+        ["kick", user] => UserId::new(user).map_or(Line::Wrong("that is no user's name"), Line::Kick),
+        ["mute", user, seconds] => match (UserId::new(user), seconds.parse()) {
+            (Ok(user), Ok(seconds)) => Line::Mute(user, Duration::from_secs(seconds)),
+            (Ok(_), Err(_)) => Line::Wrong("SECONDS is a whole number"),
+            (Err(_), _) => Line::Wrong("that is no user's name"),
+        },
+        ["kick", ..] => Line::Wrong("write /kick USER"),
+        ["mute", ..] => Line::Wrong("write /mute USER SECONDS"),
+        _ => Line::Wrong("commands are /kick USER and /mute USER SECONDS; a message begins with two slashes"),
+    }
+}
+
+/// Carries a line out beside the conversation.
+async fn say(client: Client, group: GroupId, channel: ChannelId, line: String) {
+    match read(&line) {
+        Line::Message(text) => speak(client, group, channel, text).await,
+        Line::Kick(user) => tell_fence(&format!("{user} is kicked"), client.kick(&group, &user).await),
+        Line::Mute(user, Duration::ZERO) => {
+            tell_fence(
+                &format!("{user} may send again"),
+                client.mute_until(&group, &user, 0).await,
+            );
+        }
+        Line::Mute(user, span) => {
+            let what = format!("{user} is muted for {} s", span.as_secs());
+            tell_fence(&what, client.mute(&group, &user, span).await);
+        }
+        Line::Wrong(why) => tell::note(format_args!("not done: {line}\n     why: {why}")),
+    }
+}
+
+fn tell_fence(what: &str, outcome: Result<Fenced, RequestError>) {
+    match outcome {
+        Ok(fenced) if fenced.is_done() => tell::note(format_args!("{what}")),
+        Ok(fenced) => {
+            let names: Vec<&str> = fenced.pending.iter().map(ChannelId::as_str).collect();
+            let more = fenced.more;
+            tell::note(format_args!(
+                "{what}, but not yet in {} and {more} more",
+                names.join(", ")
+            ));
+        }
+        Err(error) => tell::note(format_args!("not done: {what}\n     why: {error}")),
+    }
 }
 
 /// Sends a line beside the conversation; it shows up when it is delivered.
@@ -124,6 +201,39 @@ fn visible(c: char) -> Vec<char> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_with_a_slash_is_a_command_and_any_other_a_message() {
+        let user = |name| UserId::new(name).unwrap();
+        assert_eq!(
+            read("hello /kick bob"),
+            Line::Message("hello /kick bob".to_owned())
+        );
+        assert_eq!(read("//etc"), Line::Message("/etc".to_owned()));
+        assert_eq!(read("/kick bob"), Line::Kick(user("bob")));
+        assert_eq!(
+            read("/mute bob 60"),
+            Line::Mute(user("bob"), Duration::from_secs(60))
+        );
+        assert_eq!(read("/mute  bob  0 "), Line::Mute(user("bob"), Duration::ZERO));
+    }
+
+    #[test]
+    fn a_command_that_is_not_understood_is_not_sent_as_a_message() {
+        let long = format!("/kick {}", "x".repeat(65));
+        for line in [
+            "/",
+            "/kick",
+            "/kick bob eve",
+            "/mute bob",
+            "/mute bob soon",
+            "/mute bob -1",
+            "/ban bob",
+            &long,
+        ] {
+            assert!(matches!(read(line), Line::Wrong(_)), "{line}");
+        }
+    }
 
     #[test]
     fn control_characters_are_shown_and_letters_stay() {

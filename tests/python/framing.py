@@ -7,12 +7,16 @@ NAME_BYTES_MAX = 64
 BODY_BYTES_MAX = 131_072
 TOKEN_BYTES_MAX = 4_096
 TEXT_BYTES_MAX = 1_024
+PENDING_MAX = 100
 
 NAMES = {"group", "channel_name", "user", "sender", "device"}
 TEXTS = {"client": TEXT_BYTES_MAX, "edge": TEXT_BYTES_MAX, "reason": TEXT_BYTES_MAX, "message": TEXT_BYTES_MAX}
 REQUESTS = {
     "CreateGroup", "CreateChannel", "Join", "Leave", "Send", "Subscribe", "Unsubscribe", "Sync", "History", "Resume",
+    "Kick", "Mute",
 }
+# Requests that name a place in a log by a position or by a time stamp.
+BY_TS = {"Subscribe", "Sync", "History", "Resume"}
 
 
 class Refused(Exception):
@@ -91,6 +95,12 @@ def check(schema, name: str, fields: dict):
         refuse("invalid_field", "versions")
     if name == "Resume" and not 1 <= len(fields["places"]) <= 500:
         refuse("invalid_field", "places")
+    for place in fields.get("places", [fields]) if name in BY_TS else []:
+        held = (place.get("epoch", 0), place.get("seq", "0"), place.get("anchor", "0"))
+        if place["ts"] != "0" and held != (0, "0", "0"):
+            refuse("invalid_field", "a position and a time stamp")
+    if name == "Fenced" and len(fields["pending"]) > PENDING_MAX:
+        refuse("invalid_field", "pending")
     if name in ("Deliver", "Page"):
         seqs = [int(entry["seq"]) for entry in fields["entries"]]
         if any(later <= earlier for earlier, later in zip(seqs, seqs[1:])):
@@ -99,18 +109,24 @@ def check(schema, name: str, fields: dict):
             refuse("invalid_field", "prev is not before the first entry")
 
 
+def _check_name(field, value, refuse):
+    size = len(value.encode())
+    if not 1 <= size <= NAME_BYTES_MAX or any(unicodedata.category(char) == "Cc" for char in value):
+        refuse("invalid_field", field)
+
+
 def _check_field(schema, field, kind, value, refuse):
     if kind == "string":
         if field in NAMES or field == "channel":
-            size = len(value.encode())
-            if not 1 <= size <= NAME_BYTES_MAX or any(unicodedata.category(char) == "Cc" for char in value):
-                refuse("invalid_field", field)
+            _check_name(field, value, refuse)
         limit = TOKEN_BYTES_MAX if field == "token" else TEXTS.get(field)
         if limit is not None and len(value.encode()) > limit:
             refuse("invalid_field", field)
     elif kind == "[string]":
         if any(len(text.encode()) > TEXT_BYTES_MAX for text in value):
             refuse("invalid_field", field)
+        for name in value if field == "pending" else []:
+            _check_name(field, name, refuse)
     elif field == "body" and len(value) // 2 > BODY_BYTES_MAX:
         refuse("message_too_large", field)
     elif field == "limit" and value > 300:

@@ -235,6 +235,127 @@ async def resume(cluster, bob):
     await expect_error(bob, 306, "Unsubscribe", channel=subscribed["channel"])
 
 
+async def rights(cluster, case, ann, welcome):
+    """A member is muted, kicked and readmitted, in a group of its own."""
+    group = "rights-" + cluster.run
+    place = {"group": group, "channel": "general"}
+    client = await case.enter(cluster.connect(1))
+    await case("a user whose rights change", cluster.welcomed(client, "cid"))
+    await case("a group for it", founded(ann, client, place))
+    subscribed = await case("the user subscribes", subscribed_to(client, place))
+    await case("others may not kick or mute", may_not_kick(client, group))
+    await case("mute", mute(ann, client, place, welcome))
+    await case("unmute", unmute(ann, client, place, welcome))
+    await case("kick", kick(ann, client, place, welcome, subscribed))
+    await case("after a kick", after_a_kick(ann, client, place, welcome))
+    await case("joining again begins behind the fence", readmitted(client, place))
+    await case("by time stamp as by position", by_time_stamp(ann, place))
+    await case("a position and a time stamp", position_and_time_stamp(ann, place))
+
+
+async def founded(ann, client, place):
+    await expect_done(ann, "CreateGroup", group=place["group"])
+    await expect_done(ann, "CreateChannel", **place)
+    await expect_done(client, "Join", group=place["group"])
+
+
+async def subscribed_to(client, place, **position):
+    answer, fields = await client.retried("Subscribe", **place, **position)
+    same(answer, "Subscribed")
+    return fields
+
+
+async def fenced(client, name, **fields):
+    answer, got = await client.retried(name, **fields)
+    assert answer == "Fenced", f"{answer} {got}"
+    same((got["pending"], got["more"]), ([], 0))
+    return got
+
+
+async def may_not_kick(client, group):
+    await expect_error(client, 303, "Kick", group=group, user="ann")
+    await expect_error(client, 303, "Mute", group=group, user="ann", until_ms="1")
+    await expect_error(client, 300, "Kick", group=group + "-not", user="ann")
+
+
+async def sent(client, place, welcome, key):
+    answer, ack = await client.retried("Send", **place, **message(welcome, key, b"in time"))
+    same(answer, "Ack")
+    return ack
+
+
+async def mute(ann, client, place, welcome):
+    until_ms = str(int(welcome["server_time_ms"]) + 3_600_000)
+    await fenced(ann, "Mute", group=place["group"], user="cid", until_ms=until_ms)
+    await expect_error(client, 307, "Send", **place, **message(welcome, "1", b"hush"))
+    ack = await sent(ann, place, welcome, "1")
+    await delivered(client, ack["channel"], ack["seq"])
+
+
+async def unmute(ann, client, place, welcome):
+    await fenced(ann, "Mute", group=place["group"], user="cid", until_ms="0")
+    ack = await sent(client, place, welcome, "2")
+    await delivered(client, ack["channel"], ack["seq"])
+
+
+async def kick(ann, client, place, welcome, subscribed):
+    before = await sent(ann, place, welcome, "3")
+    first = await fenced(ann, "Kick", group=place["group"], user="cid")
+    again = await fenced(ann, "Kick", group=place["group"], user="cid")
+    same(again["version"], first["version"])
+    await sent(ann, place, welcome, "4")
+    await delivered(client, before["channel"], before["seq"])
+    stream, _, ended = await client.expect(lambda _, name, fields: name == "Ended")
+    same((stream, ended["request"], ended["code"]), (LIVE, subscribed["request"], 302))
+    same((ended["channel"], ended["epoch"], ended["seq"]), (before["channel"], before["epoch"], before["seq"]))
+
+
+async def after_a_kick(ann, client, place, welcome):
+    await expect_error(client, 302, "Send", **place, **message(welcome, "5", b"too late"))
+    for name, fields in (("Subscribe", {}), ("Sync", {}), ("History", {})):
+        await expect_error(client, 302, name, **place, **fields)
+    await expect_error(ann, 302, "Kick", group=place["group"], user="nobody-" + place["group"])
+    await client.ping()
+    late = [fields for _, name, fields in client.waiting if name == "Deliver"]
+    assert not [one for one in late if one["entries"][-1]["client_message_id"] == "4"], f"behind the fence: {late}"
+
+
+async def readmitted(client, place):
+    await expect_done(client, "Join", group=place["group"])
+    early = await subscribed_to(client, place, epoch=1, seq="1")
+    same((early["start"], early["seq"]), ("FullFence", early["head"]))
+
+
+async def by_time_stamp(ann, place):
+    answer, whole = await ann.retried("History", **place, anchor="0", direction="After")
+    same(answer, "Page")
+    stamps = [(int(entry["seq"]), int(entry["ts"])) for entry in whole["entries"]]
+    for seq, ts in stamps:
+        for by_ts, by_seq in (
+            (("Sync", {"ts": str(ts)}), ("Sync", {"epoch": whole["epoch"], "seq": str(seq)})),
+            (
+                ("History", {"ts": str(ts), "direction": "Before"}),
+                ("History", {"anchor": str(seq), "direction": "Before"}),
+            ),
+        ):
+            pages = []
+            for name, fields in (by_ts, by_seq):
+                answer, page = await ann.retried(name, **place, **fields)
+                same(answer, "Page")
+                pages.append((page["head"], page["entries"]))
+            same(pages[0], pages[1])
+        at = await subscribed_to(ann, place, ts=str(ts))
+        same((at["seq"], at["ts"], at["start"]), (str(seq), str(ts), "Resumed"))
+    ahead = await subscribed_to(ann, place, ts=str(stamps[-1][1] + 1))
+    same((ahead["seq"], ahead["start"]), (str(stamps[-1][0]), "FullAhead"))
+
+
+async def position_and_time_stamp(ann, place):
+    await expect_error(ann, 105, "Subscribe", **place, epoch=1, seq="1", ts="1")
+    await expect_error(ann, 105, "Sync", **place, epoch=1, ts="1")
+    await expect_error(ann, 105, "History", **place, anchor="1", ts="1")
+
+
 async def refused_requests(cluster, case, client, welcome):
     """Bad requests that leave the connection open."""
     large = message(welcome, "9", b"x" * 131_073)
@@ -391,6 +512,7 @@ async def run(schema, folder: Path, report) -> None:
             if None in (welcome, ack):
                 raise AssertionError("the cases behind the first send need it")
             await another_user(cluster, case, ann, welcome)
+            await rights(cluster, case, ann, welcome)
             await refused_requests(cluster, case, ann, welcome)
             await refused_connections(cluster, case)
             await case("the first client is unaffected by all of it", ann.ping())

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use throng_protocol::ids::{ChannelId, ChannelNumber, ClientMessageId, Epoch, GroupId, MessageId, Seq, Ts};
-use throng_protocol::message::{Direction, Entry, Place};
-use throng_protocol::session::client::Answer;
+use throng_protocol::ids::{
+    ChannelId, ChannelNumber, ClientMessageId, Epoch, GroupId, MessageId, Seq, Ts, UserId,
+};
+use throng_protocol::message::{self, Anchor, Direction, Entry, Place};
+use throng_protocol::session::client::{Answer, SyncFrom};
 use throng_transport::ClientEndpoint;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -73,6 +75,26 @@ pub struct Page {
     pub head: Seq,
     /// The entries, ascending.
     pub entries: Vec<Entry>,
+}
+
+/// A right was taken away: by a kick or a mute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fenced {
+    /// The version of the group that the change made.
+    pub version: u64,
+    /// Channels in which it does not hold yet, because their shard could not be reached; it will as
+    /// soon as it can.
+    pub pending: Vec<ChannelId>,
+    /// Further such channels that are not named.
+    pub more: u32,
+}
+
+impl Fenced {
+    /// Whether it holds in every channel: no message of the user is stored any more, and after a kick
+    /// nothing that is stored from now on reaches the user.
+    pub fn is_done(&self) -> bool {
+        self.pending.is_empty() && self.more == 0
+    }
 }
 
 /// A send that an earlier run left without an answer; it is being repeated.
@@ -196,30 +218,61 @@ impl Client {
         self.ask(Command::Subscribe { key, from, reply }, answer).await
     }
 
-    /// A page of the log from an entry on, which is itself not part of it. `Before` 0 is the end.
-    /// `limit` 0 leaves the size to the cluster.
+    /// A page of the log from an entry or a time stamp on, which is itself not part of it. `Before` seq
+    /// 0 is the end. `limit` 0 leaves the size to the cluster.
     pub async fn history(
         &self,
         group: &GroupId,
         channel: &ChannelId,
-        anchor: Seq,
+        anchor: impl Into<Anchor>,
         direction: Direction,
         limit: u32,
     ) -> Result<Page, RequestError> {
         let key = (group.clone(), channel.clone());
-        let answer = self
-            .request(Request::History(key, anchor, direction, limit))
-            .await?;
-        match answer {
-            Answer::Page(page) => Ok(Page {
-                channel: page.channel,
-                epoch: page.epoch,
-                prev: page.prev,
-                head: page.head,
-                entries: page.entries,
-            }),
-            _ => Err(RequestError::closed()),
-        }
+        let request = Request::History(key, anchor.into(), direction, limit);
+        page(self.request(request).await?)
+    }
+
+    /// The entries behind a position, or with a time stamp later than one: a `Position` or a `Ts`.
+    /// `limit` 0 leaves the number to the cluster.
+    pub async fn sync(
+        &self,
+        group: &GroupId,
+        channel: &ChannelId,
+        from: impl Into<SyncFrom>,
+        limit: u32,
+    ) -> Result<Page, RequestError> {
+        let key = (group.clone(), channel.clone());
+        page(self.request(Request::Sync(key, from.into(), limit)).await?)
+    }
+
+    /// Ends a user's membership; for the creator of the group. Answers when every channel has it, or
+    /// names those that have not after two seconds. Succeeds again until the user comes back.
+    pub async fn kick(&self, group: &GroupId, user: &UserId) -> Result<Fenced, RequestError> {
+        fenced(self.request(Request::Kick(group.clone(), user.clone())).await?)
+    }
+
+    /// Takes a user's right to send away for a while, counted from now by the cluster's clock; for the
+    /// creator of the group. The user reads on.
+    pub async fn mute(&self, group: &GroupId, user: &UserId, span: Duration) -> Result<Fenced, RequestError> {
+        fenced(
+            self.request(Request::MuteFor(group.clone(), user.clone(), span))
+                .await?,
+        )
+    }
+
+    /// Takes a user's right to send away until a moment of the cluster's clock, Unix milliseconds; 0
+    /// gives it back.
+    pub async fn mute_until(
+        &self,
+        group: &GroupId,
+        user: &UserId,
+        until_ms: u64,
+    ) -> Result<Fenced, RequestError> {
+        fenced(
+            self.request(Request::Mute(group.clone(), user.clone(), until_ms))
+                .await?,
+        )
     }
 
     /// Creates a group, the caller being its first member. Succeeds again for its creator.
@@ -306,5 +359,34 @@ impl Client {
             return Err(RequestError::closed());
         }
         answer.await.unwrap_or_else(|_| Err(RequestError::closed()))
+    }
+}
+
+fn page(answer: Answer) -> Result<Page, RequestError> {
+    match answer {
+        Answer::Page(page) => Ok(Page {
+            channel: page.channel,
+            epoch: page.epoch,
+            prev: page.prev,
+            head: page.head,
+            entries: page.entries,
+        }),
+        _ => Err(RequestError::closed()),
+    }
+}
+
+fn fenced(answer: Answer) -> Result<Fenced, RequestError> {
+    match answer {
+        Answer::Fenced(message::Fenced {
+            version,
+            pending,
+            more,
+            ..
+        }) => Ok(Fenced {
+            version,
+            pending,
+            more,
+        }),
+        _ => Err(RequestError::closed()),
     }
 }

@@ -18,11 +18,11 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use throng_protocol::ids::{ChannelId, ClientMessageId, GroupId, Seq};
-use throng_protocol::message::{Direction, Place};
+use throng_protocol::ids::{ChannelId, ClientMessageId, GroupId, Ts, UserId};
+use throng_protocol::message::{Anchor, Direction, Place};
 use throng_protocol::session::client::{
     Answer, ClientEvent, ClientMachine, ClientMachineConfig, DisconnectReason, OpId,
-    RequestError as MachineError,
+    RequestError as MachineError, SyncFrom,
 };
 use throng_transport::ClientEndpoint;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -56,7 +56,12 @@ pub(crate) enum Request {
     CreateChannel(Key),
     Join(GroupId),
     Leave(GroupId),
-    History(Key, Seq, Direction, u32),
+    Kick(GroupId, UserId),
+    Mute(GroupId, UserId, u64),
+    /// Ends at a time from now on, by the cluster's clock.
+    MuteFor(GroupId, UserId, Duration),
+    History(Key, Anchor, Direction, u32),
+    Sync(Key, SyncFrom, u32),
 }
 
 /// What the handle asks for; waits while the machine has no room.
@@ -109,6 +114,7 @@ impl Shared {
                 group: group.clone(),
                 channel: channel.clone(),
                 position: *position.lock(),
+                ts: Ts(0),
             })
             .collect()
     }

@@ -21,7 +21,7 @@ mod error;
 mod store;
 mod subscription;
 
-pub use client::{Ack, Client, Page, PendingSend, State};
+pub use client::{Ack, Client, Fenced, Page, PendingSend, State};
 pub use config::{ClientConfig, StaticToken, TokenError, TokenSource, token_fn};
 pub use error::{CloseReason, ConnectError, RequestError, SendError};
 pub use store::{LocalStore, MemoryStore, StoreError, Stored, StoredSend};
@@ -32,5 +32,6 @@ pub use throng_protocol::ids::{
     ChannelId, ChannelNumber, ClientMessageId, DeviceId, Epoch, GroupId, MessageId, NameError, Position, Seq,
     Ts, UserId, UserNumber,
 };
-pub use throng_protocol::message::{Direction, Entry, Place, Start};
+pub use throng_protocol::message::{Anchor, Direction, Entry, Place, Start};
+pub use throng_protocol::session::client::SyncFrom;
 pub use throng_transport::{ClientEndpoint, TlsError, Trust};

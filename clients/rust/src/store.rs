@@ -7,7 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use throng_protocol::ids::{ChannelId, ClientMessageId, GroupId, Position};
+use throng_protocol::ids::{ChannelId, ClientMessageId, GroupId, Position, Ts};
 use throng_protocol::message::Place;
 
 /// The store failed.
@@ -83,6 +83,7 @@ impl LocalStore for MemoryStore {
                     group: group.clone(),
                     channel: channel.clone(),
                     position: *position,
+                    ts: Ts(0),
                 })
                 .collect(),
         })

@@ -27,6 +27,8 @@ pub enum From {
     Start,
     /// Behind a position held from earlier.
     Position(Position),
+    /// Behind the last entry with this time stamp or an earlier one.
+    Ts(Ts),
     /// Behind what the local store holds for the channel; behind the last entry if it holds nothing.
     Stored,
 }
@@ -95,6 +97,7 @@ pub struct Subscription {
     pub(crate) number: ChannelNumber,
     pub(crate) start: Position,
     pub(crate) start_reason: Start,
+    pub(crate) start_ts: Ts,
     pub(crate) head: Seq,
     pub(crate) items: mpsc::Receiver<Item>,
     pub(crate) consumed: Consumed,
@@ -125,9 +128,15 @@ impl Subscription {
         self.start
     }
 
-    /// Why it starts there: a position of another epoch, or beyond the log, starts at the head.
+    /// Why it starts there: a position of another epoch, beyond the log, or from before the user was
+    /// out of the group starts at the head.
     pub fn start_reason(&self) -> Start {
         self.start_reason
+    }
+
+    /// The time stamp of the entry at [`Self::start`]; `None` if there is none or the edge did not hold it.
+    pub fn start_ts(&self) -> Option<Ts> {
+        (self.start_ts != Ts(0)).then_some(self.start_ts)
     }
 
     /// The last entry of the log when the subscription began.
@@ -140,13 +149,15 @@ impl Subscription {
         *self.consumed.lock()
     }
 
-    /// The last time the log was rebuilt under this subscription: the position held, and the one
-    /// behind which entries continued. The application loads what is between by history.
+    /// The last time entries did not go on behind the position held, because the log was rebuilt or the
+    /// user was out of the group in between: that position, and the one behind which they continued. The
+    /// application loads what is between by history.
     pub fn last_reset(&self) -> Option<(Position, Position)> {
         self.reset
     }
 
-    /// Why the cluster ended the subscription, once the stream has ended.
+    /// Why the cluster ended the subscription, once the stream has ended; `code` is `NotMember` for a
+    /// user who was kicked or has left. One who joins again subscribes again.
     pub fn ended(&self) -> Option<&RequestError> {
         self.ended.as_ref()
     }

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use server::{TOKEN, World};
 use throng_client::{
     ChannelId, Class, Client, ClientConfig, ClientEndpoint, ClientMessageId, CloseReason, Code, ConnectError,
-    Delivery, DeviceId, Direction, From, GroupId, LocalStore, MemoryStore, Seq, State, StaticToken,
-    StoredSend, Subscription,
+    Delivery, DeviceId, Direction, From, GroupId, LocalStore, MemoryStore, Position, RequestError, Seq,
+    Start, State, StaticToken, StoredSend, Subscription, Ts, UserId,
 };
 
 fn names() -> (GroupId, ChannelId) {
@@ -315,4 +315,119 @@ async fn clients_of_one_process_share_a_socket() {
     for subscription in &mut subscriptions {
         assert_follows(0, &take(subscription, 20).await);
     }
+}
+
+/// Why a stream has ended, once it has.
+async fn end_of(subscription: &mut Subscription) -> RequestError {
+    let next = tokio::time::timeout(Duration::from_secs(20), subscription.recv()).await;
+    assert!(
+        next.expect("the end in time").is_none(),
+        "something came behind the end"
+    );
+    subscription.ended().expect("the cluster ended it").clone()
+}
+
+#[tokio::test]
+async fn a_kicked_clients_subscription_ends_with_its_code_and_a_new_one_begins_after_joining_again() {
+    let (world, (group, channel)) = (World::new(), names());
+    let client = Client::connect(config(&world, vec![world.edge("edge-1")]))
+        .await
+        .unwrap();
+    let mut entries = client.subscribe(&group, &channel, From::Head).await.unwrap();
+    world.append(&group, &channel, 30, 10);
+    world.kick();
+    world.append(&group, &channel, 20, 10);
+    let taken = take(&mut entries, 30).await;
+    assert_follows(0, &taken);
+    let ended = end_of(&mut entries).await;
+    assert_eq!((ended.code, ended.class), (Some(Code::NotMember), Class::Fatal));
+    let refused = client.subscribe(&group, &channel, From::Head).await.unwrap_err();
+    assert_eq!(refused.code, Some(Code::NotMember));
+    client.join(&group).await.unwrap();
+    let from = From::Position(entries.position());
+    let mut again = client.subscribe(&group, &channel, from).await.unwrap();
+    assert_follows(30, &take(&mut again, 20).await);
+}
+
+#[tokio::test]
+async fn a_client_that_was_away_when_it_was_kicked_learns_it_when_it_resumes() {
+    let (world, (group, channel)) = (World::new(), names());
+    let client = Client::connect(config(&world, vec![world.edge("edge-1")]))
+        .await
+        .unwrap();
+    let mut entries = client.subscribe(&group, &channel, From::Head).await.unwrap();
+    world.append(&group, &channel, 3, 10);
+    take(&mut entries, 3).await;
+    // The connection is gone before the kick, and comes back after it.
+    let frozen = client.pause_reading(Duration::from_millis(300));
+    let kicked = async {
+        assert!(client.drop_connection().await.is_some());
+        world.kick();
+        world.append(&group, &channel, 2, 10);
+    };
+    tokio::join!(kicked, frozen);
+    let ended = end_of(&mut entries).await;
+    assert_eq!((ended.code, ended.class), (Some(Code::NotMember), Class::Fatal));
+    assert_eq!(entries.position().seq, Seq(3), "nothing behind the fence");
+    assert!(client.positions().is_empty() || client.positions()[0].position.seq == Seq(3));
+    assert!(
+        matches!(&*client.state().borrow(), State::Open { .. }),
+        "the session goes on"
+    );
+}
+
+#[tokio::test]
+async fn leaving_ends_the_groups_subscriptions_of_this_client() {
+    let (world, (group, channel)) = (World::new(), names());
+    let client = Client::connect(config(&world, vec![world.edge("edge-1")]))
+        .await
+        .unwrap();
+    let mut entries = client.subscribe(&group, &channel, From::Head).await.unwrap();
+    client.leave(&group).await.unwrap();
+    assert_eq!(end_of(&mut entries).await.code, Some(Code::NotMember));
+}
+
+#[tokio::test]
+async fn a_kick_and_a_mute_tell_where_they_do_not_hold_yet() {
+    let (world, (group, channel)) = (World::new(), names());
+    let client = Client::connect(config(&world, vec![world.edge("edge-1")]))
+        .await
+        .unwrap();
+    let bob = UserId::new("bob").unwrap();
+    let done = client.kick(&group, &bob).await.unwrap();
+    assert!(done.is_done() && done.version == 4);
+    world.pending.lock().unwrap().push(channel.clone());
+    let pending = client.mute(&group, &bob, Duration::from_secs(60)).await.unwrap();
+    assert!(!pending.is_done());
+    assert_eq!(pending.pending, [channel]);
+    client.mute_until(&group, &bob, 0).await.unwrap();
+    let taken = world.taken.lock().unwrap().clone();
+    assert_eq!((&taken[0], &taken[2]), (&(bob.clone(), None), &(bob, Some(0))));
+    // A minute from now by the server's clock, which said 1,000 s a moment ago.
+    let until_ms = taken[1].1.unwrap();
+    assert!((1_060_000..1_120_000).contains(&until_ms), "{until_ms}");
+}
+
+#[tokio::test]
+async fn a_subscription_a_sync_and_history_may_begin_at_a_time_stamp() {
+    let (world, (group, channel)) = (World::new(), names());
+    world.append(&group, &channel, 8, 10);
+    let client = Client::connect(config(&world, vec![world.edge("edge-1")]))
+        .await
+        .unwrap();
+    let mut entries = client.subscribe(&group, &channel, From::Ts(Ts(5))).await.unwrap();
+    assert_eq!(
+        (entries.start().seq, entries.start_ts(), entries.start_reason()),
+        (Seq(5), Some(Ts(5)), Start::Resumed)
+    );
+    assert_follows(5, &take(&mut entries, 3).await);
+    let by_ts = client.sync(&group, &channel, Ts(5), 0).await.unwrap();
+    let position = Position {
+        epoch: by_ts.epoch,
+        seq: Seq(5),
+    };
+    assert_eq!(client.sync(&group, &channel, position, 0).await.unwrap(), by_ts);
+    assert_eq!(by_ts.entries.len(), 3);
+    let history = client.history(&group, &channel, Ts(6), Direction::After, 0).await;
+    assert_eq!(history.unwrap().entries.len(), 2);
 }

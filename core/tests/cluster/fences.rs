@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::support::{
     PATIENCE, TestCluster, TestFeed, TestPeer, app, append, channel, counted, group, management_of,
-    message_of, metric, now_ms, user,
+    message_of, metric, now_ms, until, user,
 };
 
 fn kick(name: &str, number: UserNumber, by: Option<UserNumber>) -> Request {
@@ -282,6 +282,57 @@ async fn a_kick_that_a_shard_cannot_take_names_its_channels_and_holds_once_it_ca
     }
     assert!(is_stale(&edge, &append(&hall, &bobs, 2, "behind")).await);
     assert_eq!(whole(&edge, &hall).await.fences[0].after, Seq(1));
+}
+
+/// The kick is committed while its message shard has no leader, and the leader of the management
+/// shard is lost before there is one: whoever leads next tells the fence, and a kick that is asked
+/// for again is the same one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_kick_whose_leader_is_lost_before_the_answer_is_made_once_and_told() {
+    let Leaderless {
+        mut cluster,
+        hall,
+        ann,
+        bob,
+        bobs,
+        lost,
+    } = leaderless().await;
+    let edge = cluster.edge();
+    let management = management_of(&edge.map().await, "town");
+    let (leader, third) = (0, 2);
+    let committed = cluster.applied(third, management);
+    let asking = tokio::spawn({
+        let edge = edge.clone();
+        async move { edge.ask_node(leader, &kick("bob", bob, Some(ann))).await }
+    });
+    until("the kick is committed", || {
+        cluster.applied(third, management) > committed
+    })
+    .await;
+    cluster.kill(leader).await;
+    assert!(
+        !matches!(asking.await.unwrap(), Some(Ok(Reply::Fenced { pending, .. })) if pending.is_empty()),
+        "the kick was said to be done"
+    );
+    cluster.start_node(lost).await;
+    assert_eq!(edge.grant("town", "bob", bob).await, Err(Code::NotMember));
+    let deadline = Instant::now() + PATIENCE;
+    let version = loop {
+        match edge.ask(&kick("bob", bob, Some(ann))).await {
+            Ok(Reply::Fenced { version, pending, .. }) if pending.is_empty() => break version,
+            Ok(Reply::Fenced { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        assert!(Instant::now() < deadline, "the fence is never taken");
+    };
+    assert!(is_stale(&edge, &append(&hall, &bobs, 2, "behind")).await);
+    let found = whole(&edge, &hall).await;
+    let places: Vec<_> = found
+        .fences
+        .iter()
+        .map(|fence| (fence.version, fence.after))
+        .collect();
+    assert_eq!(places, [(version, Seq(1))]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

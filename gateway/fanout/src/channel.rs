@@ -1,69 +1,31 @@
 //! The fan-out of one followed channel.
 //!
 //! ```text
-//!  feed ── on_opened, on_batch, on_reset ──►┌ ChannelFanout ┐◄── subscribe, take, advance ── sessions
-//!  log  ── on_page ───────────────────────►│ ring, cursors │──► Effects
-//!                                           └───────────────┘
+//!  feed ── on_opened, on_batch, on_fence, on_reset ──►┌ ChannelFanout  ┐◄── subscribe, take, advance ── sessions
+//!  log  ── on_page ─────────────────────────────────►│ ring, fences,  │──► Effects
+//!                                                     │ cursors, caps  │
+//!                                                     └────────────────┘
 //! ```
+//!
+//! Two rules keep a fence exact. An entry enters the ring only when every fence before it is known:
+//! feeds keep that order, and a page whose shard knew more fences than were told here waits. And a
+//! fence caps the older subscriptions of its user at its place before anything behind it is taken.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use throng_protocol::cluster::Entry;
-use throng_protocol::ids::{ChannelNumber, Epoch, Position, Seq, SessionId};
-use throng_protocol::message::{self, Deliver, Message, Start};
+use throng_protocol::cluster::{Entry, Fence, FenceTable, Fenced};
+use throng_protocol::code::Code;
+use throng_protocol::ids::{ChannelNumber, Epoch, Position, Seq, SessionId, Ts, UserNumber};
+use throng_protocol::message::{self, Deliver, Ended, Message, Start};
 
 use crate::LINGER_MS;
 use crate::effect::Effect;
+use crate::fences::{Fences, Judged};
 use crate::ring::{Ring, RingLimits};
 use crate::subscriber::{Lag, Subscriber};
+use crate::subscription::{Advance, Ask, Chunk, SubscribeError, Subscription, Take};
 
 use bytes::Bytes;
-
-/// Where a new subscription's deliveries begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Subscription {
-    /// Deliveries begin behind it.
-    pub position: Position,
-    /// The last entry of the log, as far as the edge knows.
-    pub head: Seq,
-    /// Why there.
-    pub start: Start,
-}
-
-/// Why a subscription cannot begin yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SubscribeError {
-    /// The feed is not open; try again when it is.
-    NotOpen,
-    /// The position is ahead of everything the feed has brought: it may be behind. Read the log's
-    /// head from a quorum and give it along.
-    HeadNeeded,
-}
-
-/// Frames for one session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chunk {
-    /// `Deliver` frames, at least one, to be written in this order.
-    pub frames: Vec<Bytes>,
-    /// Whether there is more to take.
-    pub more: bool,
-}
-
-/// What a session gets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Take {
-    /// Frames; the cursor has moved behind them.
-    Chunk(Chunk),
-    /// The cursor is older than the ring: read the log behind `from`, then [`ChannelFanout::advance`].
-    Behind {
-        /// Of this epoch.
-        epoch: Epoch,
-        /// The cursor.
-        from: Seq,
-    },
-    /// Nothing now; the session is woken when there is.
-    Nothing,
-}
 
 #[derive(Debug)]
 struct Open {
@@ -80,7 +42,10 @@ pub struct ChannelFanout {
     channel: ChannelNumber,
     limits: RingLimits,
     open: Option<Open>,
+    fences: Fences,
     subscribers: BTreeMap<SessionId, Subscriber>,
+    /// The sessions of each user, for fences.
+    sessions: BTreeSet<(UserNumber, SessionId)>,
     unused_since_ms: Option<u64>,
     encoded: u64,
 }
@@ -96,21 +61,30 @@ impl ChannelFanout {
             channel,
             limits,
             open: None,
+            fences: Fences::default(),
             subscribers: BTreeMap::new(),
+            sessions: BTreeSet::new(),
             unused_since_ms: Some(now_ms),
             encoded: 0,
         }
     }
 
     /// The feed is open and goes on behind `from`; the log ends at `head`.
-    pub fn on_opened(&mut self, epoch: Epoch, from: Seq, head: Seq, effects: &mut Vec<Effect>) {
+    pub fn on_opened(
+        &mut self,
+        epoch: Epoch,
+        from: Seq,
+        head: Seq,
+        fences: &FenceTable,
+        effects: &mut Vec<Effect>,
+    ) {
         match &mut self.open {
             Some(open) if open.epoch == epoch => {
                 // What lies between the ring and the feed's beginning will not come by itself.
                 open.known = open.known.max(from);
                 open.refetch_if_behind(effects);
             }
-            Some(_) => self.on_reset(epoch, head, effects),
+            Some(_) => return self.on_reset(epoch, head, fences, effects),
             None => {
                 let ring = Ring::new(self.limits, from);
                 self.open = Some(Open {
@@ -121,15 +95,18 @@ impl ChannelFanout {
                 });
             }
         }
+        self.take_fences(fences, effects);
     }
 
     /// The feed cannot go on where it was, and begins anew behind `head`. In the same epoch the
     /// subscriptions keep their cursors and are served from pages; in another they restart.
-    pub fn on_reset(&mut self, epoch: Epoch, head: Seq, effects: &mut Vec<Effect>) {
+    pub fn on_reset(&mut self, epoch: Epoch, head: Seq, fences: &FenceTable, effects: &mut Vec<Effect>) {
         let same = self.open.as_ref().is_some_and(|open| open.epoch == epoch);
         if same && self.open.as_ref().is_some_and(|open| open.ring.head() >= head) {
-            return;
+            return self.take_fences(fences, effects);
         }
+        // Before the ring goes on: entries up to its head are those whose fences were known.
+        self.lapse_if_unknown(fences, effects);
         let ring = Ring::new(self.limits, head);
         // A page that is being read still comes, and is the only one.
         let refetching = self.open.as_ref().is_some_and(|open| open.refetching);
@@ -142,13 +119,66 @@ impl ChannelFanout {
         for (&session, subscriber) in &mut self.subscribers {
             if !same {
                 // The first delivery of the new epoch tells the client.
-                *subscriber = Subscriber {
-                    cursor: head,
-                    acked: head,
-                    dirty: false,
-                };
+                (subscriber.cursor, subscriber.acked, subscriber.dirty) = (head, head, false);
+                if subscriber.is_capped() {
+                    subscriber.cap = head;
+                    wake(session, subscriber, effects);
+                }
             } else if subscriber.cursor < head {
                 wake(session, subscriber, effects);
+            }
+        }
+        if !same {
+            self.fences.forget_places();
+        }
+        self.take_fences(fences, effects);
+    }
+
+    /// A fence at its place: everything up to `after` has been brought by the feed, nothing behind.
+    pub fn on_fence(&mut self, after: Seq, fence: Fence, effects: &mut Vec<Effect>) {
+        let Some(open) = &mut self.open else { return };
+        // What lies before the fence is still due to those it ends.
+        open.known = open.known.max(after);
+        open.refetch_if_behind(effects);
+        if let Some(fenced) = self.fences.pass(after, fence) {
+            self.cap(fenced, effects);
+        }
+    }
+
+    fn take_fences(&mut self, table: &FenceTable, effects: &mut Vec<Effect>) {
+        self.lapse_if_unknown(table, effects);
+        for fenced in self.fences.take(table) {
+            self.cap(fenced, effects);
+        }
+    }
+
+    /// Fences that were folded before this edge was told of them may have ended any older grant:
+    /// what is certain is delivered, and the clients ask again.
+    fn lapse_if_unknown(&mut self, table: &FenceTable, effects: &mut Vec<Effect>) {
+        let Some(open) = &self.open else { return };
+        if table.floor <= self.fences.told() {
+            return;
+        }
+        let head = open.ring.head();
+        for (&session, subscriber) in &mut self.subscribers {
+            if subscriber.version < table.floor && !subscriber.is_capped() {
+                (subscriber.cap, subscriber.lapsed) = (head.max(subscriber.cursor), true);
+                wake(session, subscriber, effects);
+            }
+        }
+    }
+
+    /// Ends the subscriptions of a user whose grants are older than a fence, at its place.
+    fn cap(&mut self, fenced: Fenced, effects: &mut Vec<Effect>) {
+        let of_user = (fenced.number, SessionId(0))..=(fenced.number, SessionId(u64::MAX));
+        for (_, session) in self.sessions.range(of_user) {
+            let Some(subscriber) = self.subscribers.get_mut(session) else {
+                continue;
+            };
+            if subscriber.version < fenced.version && (fenced.after < subscriber.cap || subscriber.lapsed) {
+                subscriber.cap = subscriber.cap.min(fenced.after);
+                subscriber.lapsed = false;
+                wake(*session, subscriber, effects);
             }
         }
     }
@@ -173,11 +203,21 @@ impl ChannelFanout {
     }
 
     /// A page read because of [`Effect::Refetch`], empty if reading failed; asks again while
-    /// entries are missing.
-    pub fn on_page(&mut self, epoch: Epoch, prev: Seq, entries: &[Entry], effects: &mut Vec<Effect>) {
+    /// entries are missing. `fenced` is the last fence its shard knew: a page that may hold entries
+    /// behind a fence that was not told is not used.
+    pub fn on_page(
+        &mut self,
+        epoch: Epoch,
+        prev: Seq,
+        entries: &[Entry],
+        fenced: u64,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(open) = &mut self.open else { return };
         open.refetching = false;
-        self.on_batch(epoch, prev, entries, effects);
+        if fenced <= self.fences.told() {
+            self.on_batch(epoch, prev, entries, effects);
+        }
         if let Some(open) = &mut self.open {
             open.refetch_if_behind(effects);
         }
@@ -198,55 +238,65 @@ impl ChannelFanout {
         effects.push(Effect::Follow { position });
     }
 
-    /// Begins a subscription, or places it anew. `log` is the end of the log as a quorum knows it;
-    /// needed only when asked for by [`SubscribeError::HeadNeeded`].
-    pub fn subscribe(
-        &mut self,
-        session: SessionId,
-        position: Position,
-        log: Option<Position>,
-        effects: &mut Vec<Effect>,
-    ) -> Result<Subscription, SubscribeError> {
+    /// Begins a subscription, or places it anew.
+    pub fn subscribe(&mut self, ask: Ask, effects: &mut Vec<Effect>) -> Result<Subscription, SubscribeError> {
         let open = self.open.as_ref().ok_or(SubscribeError::NotOpen)?;
         let head = open.known;
-        let (seq, start) = if position.epoch == Epoch(0) {
-            (open.ring.head(), Start::Head)
-        } else if position.epoch != open.epoch {
-            (open.ring.head(), Start::FullEpoch)
-        } else if position.seq <= open.known {
-            (position.seq, Start::Resumed)
-        } else {
-            match log.filter(|log| log.epoch == open.epoch) {
-                None => return Err(SubscribeError::HeadNeeded),
-                Some(log) if log.seq >= position.seq => (position.seq, Start::Resumed),
-                Some(log) => (log.seq.max(open.ring.head()), Start::FullAhead),
-            }
+        let fence = match self.fences.judge(ask.rights) {
+            Judged::Holds(fence) => fence,
+            Judged::Stale => return Err(SubscribeError::Stale),
+            Judged::NotTold => return Err(SubscribeError::NotTold),
         };
-        let behind = seq < open.ring.head();
-        let position = Position {
-            epoch: open.epoch,
-            seq,
-        };
-        let mut subscriber = Subscriber {
-            cursor: seq,
-            acked: seq,
-            dirty: false,
-        };
-        if behind {
-            wake(session, &mut subscriber, effects);
+        let (seq, start) = open.begin(ask, fence)?;
+        let mut subscriber = Subscriber::new(seq, ask.rights, ask.request);
+        if seq < open.ring.head() {
+            wake(ask.session, &mut subscriber, effects);
         }
-        self.subscribers.insert(session, subscriber);
-        self.unused_since_ms = None;
-        Ok(Subscription {
-            position,
+        let begun = Subscription {
+            position: Position {
+                epoch: open.epoch,
+                seq,
+            },
             head: head.max(seq),
             start,
-        })
+            ts: open.ring.ts_of(seq),
+        };
+        self.remove(ask.session);
+        self.sessions.insert((ask.rights.number, ask.session));
+        self.subscribers.insert(ask.session, subscriber);
+        self.unused_since_ms = None;
+        Ok(begun)
+    }
+
+    fn remove(&mut self, session: SessionId) -> bool {
+        let removed = self.subscribers.remove(&session);
+        if let Some(subscriber) = &removed {
+            self.sessions.remove(&(subscriber.number, session));
+        }
+        removed.is_some()
+    }
+
+    /// The last entry with this time stamp or an earlier one, if the ring alone tells which it is.
+    pub fn locate(&self, ts: Ts) -> Option<(Position, Ts)> {
+        let open = self.open.as_ref()?;
+        let (seq, ts) = open.ring.locate(ts)?;
+        let epoch = open.epoch;
+        Some((Position { epoch, seq }, ts))
+    }
+
+    /// The version up to which the feed has told the fences of the channel's group.
+    pub fn told(&self) -> u64 {
+        self.fences.told()
+    }
+
+    /// Whether a session is subscribed.
+    pub fn is_subscribed(&self, session: SessionId) -> bool {
+        self.subscribers.contains_key(&session)
     }
 
     /// Ends a subscription; `false` if there was none.
     pub fn unsubscribe(&mut self, now_ms: u64, session: SessionId) -> bool {
-        let was = self.subscribers.remove(&session).is_some();
+        let was = self.remove(session);
         if was && self.subscribers.is_empty() {
             self.unused_since_ms = Some(now_ms);
         }
@@ -258,7 +308,10 @@ impl ChannelFanout {
         let (Some(open), Some(subscriber)) = (&self.open, self.subscribers.get_mut(&session)) else {
             return Take::Nothing;
         };
-        match open.ring.behind(subscriber.cursor, budget) {
+        if subscriber.is_over() {
+            return Take::Ended(ended(self.channel, open.epoch, subscriber));
+        }
+        match open.ring.behind(subscriber.cursor, subscriber.cap, budget) {
             None => Take::Behind {
                 epoch: open.epoch,
                 from: subscriber.cursor,
@@ -269,30 +322,35 @@ impl ChannelFanout {
             }
             Some((frames, last)) => {
                 subscriber.cursor = last;
-                let more = last < open.ring.head();
+                let more = subscriber.is_over() || last < open.ring.head().min(subscriber.cap);
                 subscriber.dirty = more;
                 Take::Chunk(Chunk { frames, more })
             }
         }
     }
 
-    /// Where a session stands whose cursor is older than the ring; `None` if the ring serves it.
+    /// Where a session stands whose cursor is older than the ring; `None` if the ring serves it, or
+    /// nothing more is its.
     pub fn behind(&self, session: SessionId) -> Option<(Epoch, Seq)> {
         let (open, subscriber) = (self.open.as_ref()?, self.subscribers.get(&session)?);
-        (subscriber.cursor < open.ring.base()).then_some((open.epoch, subscriber.cursor))
+        let behind = subscriber.cursor < open.ring.base() && !subscriber.is_over();
+        behind.then_some((open.epoch, subscriber.cursor))
     }
 
-    /// A page behind `from` was written to the session instead of frames of the ring: moves its
-    /// cursor to the page's last entry. `false` if the subscription has moved or ended meanwhile,
-    /// in which case the page must not be written.
-    pub fn advance(&mut self, session: SessionId, epoch: Epoch, from: Seq, to: Seq) -> bool {
+    /// A page behind `from` that ends at `to` is about to be written to the session instead of frames
+    /// of the ring: moves its cursor, no further than what is the session's. `fenced` is the last
+    /// fence the page's shard knew; a fence that it did not know lies behind the whole page.
+    pub fn advance(&mut self, session: SessionId, epoch: Epoch, from: Seq, to: Seq, fenced: u64) -> Advance {
         let current = self.open.as_ref().is_some_and(|open| open.epoch == epoch);
         match self.subscribers.get_mut(&session) {
             Some(subscriber) if current && subscriber.cursor == from => {
-                subscriber.cursor = to.max(from);
-                true
+                if fenced > self.fences.told() {
+                    return Advance::NotTold;
+                }
+                subscriber.cursor = to.min(subscriber.cap).max(from);
+                Advance::To(subscriber.cursor)
             }
-            _ => false,
+            _ => Advance::Gone,
         }
     }
 
@@ -372,6 +430,31 @@ impl ChannelFanout {
 }
 
 impl Open {
+    /// Where deliveries begin: nowhere before `fence`, behind which the user is a member again.
+    fn begin(&self, ask: Ask, fence: Seq) -> Result<(Seq, Start), SubscribeError> {
+        let (position, head) = (ask.position, self.ring.head().max(fence));
+        if position.epoch == Epoch(0) {
+            return Ok((head, Start::Head));
+        }
+        if position.epoch != self.epoch {
+            return match ask.located {
+                true => Err(SubscribeError::HeadNeeded),
+                false => Ok((head, Start::FullEpoch)),
+            };
+        }
+        if position.seq < fence {
+            return Ok((head, Start::FullFence));
+        }
+        if position.seq <= self.known {
+            return Ok((position.seq, Start::Resumed));
+        }
+        match ask.log.filter(|log| log.epoch == self.epoch) {
+            None => Err(SubscribeError::HeadNeeded),
+            Some(log) if log.seq >= position.seq => Ok((position.seq, Start::Resumed)),
+            Some(log) => Ok((log.seq.max(head), Start::FullAhead)),
+        }
+    }
+
     /// Adds what is new of connected entries; returns how many were encoded.
     fn extend(&mut self, channel: ChannelNumber, entries: &[Entry]) -> u64 {
         let mut encoded = 0;
@@ -387,7 +470,8 @@ impl Open {
                 prev,
                 entries,
             };
-            self.ring.push(entry.seq, Message::Deliver(deliver).encode());
+            self.ring
+                .push(entry.seq, entry.ts, Message::Deliver(deliver).encode());
             encoded += 1;
         }
         encoded
@@ -408,6 +492,27 @@ fn wake(session: SessionId, subscriber: &mut Subscriber, effects: &mut Vec<Effec
         subscriber.dirty = true;
         effects.push(Effect::Wake { session });
     }
+}
+
+/// The last frame of a subscription.
+fn ended(channel: ChannelNumber, epoch: Epoch, subscriber: &Subscriber) -> Bytes {
+    let (code, text) = if subscriber.lapsed {
+        (
+            Code::Unavailable,
+            "the edge has lost track of the group; subscribe again",
+        )
+    } else {
+        (Code::NotMember, "the membership has ended")
+    };
+    let seq = subscriber.cap;
+    Message::Ended(Ended {
+        request: subscriber.request,
+        channel,
+        position: Position { epoch, seq },
+        code: code.number(),
+        message: text.to_owned(),
+    })
+    .encode()
 }
 
 /// An entry of the cluster wire as clients see it.

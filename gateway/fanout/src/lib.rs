@@ -3,20 +3,25 @@
 //! A [`ChannelFanout`] takes the batches of one followed channel, encodes each entry once into a
 //! shared frame, and holds the last frames in a [`Ring`] bounded in bytes and number. A subscription
 //! is a cursor into the ring: no message is ever queued per session. Whoever falls behind the ring
-//! is told so and is served from pages of the log instead.
+//! is told so and is served from pages of the log instead. A fence ends the subscriptions whose grant
+//! is older at its place: they still get what lies before it, then their end, and nothing behind it.
 //!
 //! It refuses to know connections, streams, tasks and clocks: the time comes in, and what has to be
 //! done goes out as [`Effect`]s.
 
 mod channel;
 mod effect;
+mod fences;
 mod ring;
 mod subscriber;
+mod subscription;
 
-pub use channel::{ChannelFanout, Chunk, SubscribeError, Subscription, Take, client_entry};
+pub use channel::{ChannelFanout, client_entry};
 pub use effect::Effect;
+pub use fences::{FENCES_MAX, Rights};
 pub use ring::{RING_BYTES_MAX, RING_FRAMES_MAX, Ring, RingLimits};
 pub use subscriber::Lag;
+pub use subscription::{Advance, Ask, Chunk, SubscribeError, Subscription, Take};
 
 /// Milliseconds a channel without subscribers is still followed: a client that reconnects, or a
 /// reader who flips between two channels, finds the ring warm.

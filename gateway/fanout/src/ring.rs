@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use throng_protocol::ids::Seq;
+use throng_protocol::ids::{Seq, Ts};
 
 /// Bytes of frames one channel keeps: a second of 2,000 messages of 256 bytes, or two largest ones.
 pub const RING_BYTES_MAX: usize = 512 * 1024;
@@ -11,10 +11,11 @@ pub const RING_BYTES_MAX: usize = 512 * 1024;
 /// Frames one channel keeps; bounds the memory that many tiny messages take in book-keeping.
 pub const RING_FRAMES_MAX: usize = 2_048;
 
-/// Memory of a session's lookup per frame is 48 bytes: position, frame, and the deque's slack.
+/// Memory of a session's lookup per frame is 56 bytes: position, stamp, frame, and the deque's slack.
 #[derive(Debug, Clone)]
 struct Slot {
     seq: Seq,
+    ts: Ts,
     frame: Bytes,
 }
 
@@ -84,11 +85,11 @@ impl Ring {
     }
 
     /// Adds the frame of the entry that follows the head, and drops the oldest over the bounds.
-    pub fn push(&mut self, seq: Seq, frame: Bytes) {
+    pub fn push(&mut self, seq: Seq, ts: Ts, frame: Bytes) {
         debug_assert!(seq > self.head, "entries are added in order");
         self.bytes += frame.len();
         self.head = seq;
-        self.slots.push_back(Slot { seq, frame });
+        self.slots.push_back(Slot { seq, ts, frame });
         while self.slots.len() > self.limits.frames_max.max(1)
             || (self.bytes > self.limits.bytes_max && self.slots.len() > 1)
         {
@@ -104,15 +105,15 @@ impl Ring {
         }
     }
 
-    /// The frames behind `cursor`, at least one if there is any, up to about `budget` bytes; and the
-    /// last entry among them. `None` if `cursor` is before the oldest held.
-    pub fn behind(&self, cursor: Seq, budget: usize) -> Option<(Vec<Bytes>, Seq)> {
+    /// The frames behind `cursor` up to `cap`, at least one if there is any, up to about `budget`
+    /// bytes; and the last entry among them. `None` if `cursor` is before the oldest held.
+    pub fn behind(&self, cursor: Seq, cap: Seq, budget: usize) -> Option<(Vec<Bytes>, Seq)> {
         if cursor < self.base {
             return None;
         }
         let start = self.slots.partition_point(|slot| slot.seq <= cursor);
         let (mut frames, mut bytes, mut last) = (Vec::new(), 0, cursor);
-        for slot in self.slots.range(start..) {
+        for slot in self.slots.range(start..).take_while(|slot| slot.seq <= cap) {
             if !frames.is_empty() && bytes + slot.frame.len() > budget {
                 break;
             }
@@ -122,11 +123,31 @@ impl Ring {
         }
         Some((frames, last))
     }
+
+    /// The last entry with this time stamp or an earlier one, if the ring alone tells which it is.
+    pub fn locate(&self, ts: Ts) -> Option<(Seq, Ts)> {
+        let behind = self.slots.partition_point(|slot| slot.ts <= ts);
+        let slot = self.slots.get(behind.checked_sub(1)?)?;
+        // Behind the newest entry the log may go on with stamps that are not later either.
+        let certain = slot.ts == ts || behind < self.slots.len();
+        certain.then_some((slot.seq, slot.ts))
+    }
+
+    /// The time stamp of an entry that is held.
+    pub fn ts_of(&self, seq: Seq) -> Option<Ts> {
+        let place = self.slots.partition_point(|slot| slot.seq < seq);
+        self.slots
+            .get(place)
+            .filter(|slot| slot.seq == seq)
+            .map(|slot| slot.ts)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ALL: Seq = Seq(u64::MAX);
 
     fn ring(frames_max: usize, bytes_max: usize) -> Ring {
         Ring::new(
@@ -147,17 +168,17 @@ mod tests {
         let mut by_count = ring(2, 1_000);
         let mut by_bytes = ring(100, 25);
         for seq in 1..=3 {
-            by_count.push(Seq(seq), frame(10));
-            by_bytes.push(Seq(seq), frame(10));
+            by_count.push(Seq(seq), Ts(seq * 10), frame(10));
+            by_bytes.push(Seq(seq), Ts(seq * 10), frame(10));
         }
         for ring in [&by_count, &by_bytes] {
             assert_eq!(
                 (ring.base(), ring.head(), ring.len(), ring.bytes()),
                 (Seq(1), Seq(3), 2, 20)
             );
-            assert_eq!(ring.behind(Seq(0), 1_000), None);
+            assert_eq!(ring.behind(Seq(0), ALL, 1_000), None);
             assert_eq!(
-                ring.behind(Seq(1), 1_000)
+                ring.behind(Seq(1), ALL, 1_000)
                     .map(|(frames, last)| (frames.len(), last)),
                 Some((2, Seq(3)))
             );
@@ -167,8 +188,8 @@ mod tests {
     #[test]
     fn a_frame_over_the_byte_bound_is_held_alone() {
         let mut ring = ring(10, 5);
-        ring.push(Seq(1), frame(3));
-        ring.push(Seq(2), frame(100));
+        ring.push(Seq(1), Ts(10), frame(3));
+        ring.push(Seq(2), Ts(20), frame(100));
         assert_eq!((ring.len(), ring.bytes(), ring.base()), (1, 100, Seq(1)));
     }
 
@@ -176,16 +197,73 @@ mod tests {
     fn a_budget_cuts_but_never_to_nothing() {
         let mut ring = ring(10, 1_000);
         for seq in 1..=4 {
-            ring.push(Seq(seq), frame(10));
+            ring.push(Seq(seq), Ts(seq * 10), frame(10));
         }
         let cut = |budget| {
-            ring.behind(Seq(1), budget)
+            ring.behind(Seq(1), ALL, budget)
                 .map(|(frames, last)| (frames.len(), last))
         };
         assert_eq!(cut(0), Some((1, Seq(2))));
         assert_eq!(cut(29), Some((2, Seq(3))));
         assert_eq!(cut(30), Some((3, Seq(4))));
-        assert_eq!(ring.behind(Seq(4), 10), Some((vec![], Seq(4))));
-        assert_eq!(ring.behind(Seq(9), 10), Some((vec![], Seq(9))));
+        assert_eq!(ring.behind(Seq(4), ALL, 10), Some((vec![], Seq(4))));
+        assert_eq!(ring.behind(Seq(9), ALL, 10), Some((vec![], Seq(9))));
+    }
+
+    #[test]
+    fn nothing_behind_a_cap_is_taken() {
+        let mut ring = ring(10, 1_000);
+        for seq in 1..=4 {
+            ring.push(Seq(seq), Ts(seq * 10), frame(10));
+        }
+        let count = |cap| {
+            ring.behind(Seq(1), Seq(cap), 1_000)
+                .map(|(frames, last)| (frames.len(), last))
+        };
+        assert_eq!(count(3), Some((2, Seq(3))));
+        assert_eq!(count(1), Some((0, Seq(1))));
+        assert_eq!(count(9), Some((3, Seq(4))));
+    }
+
+    #[test]
+    fn a_time_stamp_is_located_only_where_the_ring_is_certain() {
+        let mut ring = ring(2, 1_000);
+        for seq in 1..=3 {
+            ring.push(Seq(seq), Ts(seq * 10), frame(10));
+        }
+        assert_eq!(ring.locate(Ts(19)), None, "the entry before is not held");
+        assert_eq!(ring.locate(Ts(20)), Some((Seq(2), Ts(20))));
+        assert_eq!(ring.locate(Ts(29)), Some((Seq(2), Ts(20))));
+        assert_eq!(ring.locate(Ts(30)), Some((Seq(3), Ts(30))));
+        assert_eq!(ring.locate(Ts(31)), None, "the log may go on");
+        assert_eq!((ring.ts_of(Seq(2)), ring.ts_of(Seq(1))), (Some(Ts(20)), None));
+    }
+
+    proptest::proptest! {
+        /// Stamps of a log ascend whatever its leader's clock does: by leaps, or by one while the
+        /// clock is behind.
+        #[test]
+        fn what_the_ring_locates_is_what_a_search_of_the_whole_log_finds(
+            leaps in proptest::collection::vec(proptest::prop_oneof![0u64..3, 0u64..1_000], 1..40),
+            frames_max in 1usize..12,
+            asked in 0u64..30_000,
+        ) {
+            let mut ring = ring(frames_max, 100_000);
+            let mut log = Vec::new();
+            let mut stamp = Ts(0);
+            for (seq, leap) in (1..).zip(leaps) {
+                // A leap of 0 stands for a clock that was set back.
+                stamp = stamp.advance(if leap == 0 { Ts(0) } else { Ts(stamp.0 + leap) });
+                ring.push(Seq(seq), stamp, frame(1));
+                log.push((Seq(seq), stamp));
+            }
+            let stamps = log.iter().map(|(_, ts)| ts.0).chain([asked, stamp.0 + 1, u64::MAX]);
+            for ts in stamps.flat_map(|ts| [ts.saturating_sub(1), ts]).map(Ts) {
+                let found = log.iter().rev().find(|(_, at)| *at <= ts).copied();
+                let held = found.is_some_and(|(seq, _)| seq > ring.base());
+                let certain = held && (ts < stamp || found.is_some_and(|(_, at)| at == ts));
+                proptest::prop_assert_eq!(ring.locate(ts), found.filter(|_| certain), "{:?}", ts);
+            }
+        }
     }
 }

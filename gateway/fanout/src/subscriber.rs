@@ -1,6 +1,9 @@
 //! What a channel keeps per subscription: a cursor, an ack and a flag.
 
-use throng_protocol::ids::Seq;
+use throng_protocol::ids::{Seq, UserNumber};
+use throng_protocol::message::RequestId;
+
+use crate::fences::Rights;
 
 /// Kept as small as this because a popular channel has very many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,9 +12,46 @@ pub(crate) struct Subscriber {
     pub cursor: Seq,
     /// The last entry the client said has arrived.
     pub acked: Seq,
+    /// The last entry that is this subscription's; the highest number while no fence has passed.
+    pub cap: Seq,
+    /// Whose it is.
+    pub number: UserNumber,
+    /// The version of the grant it was admitted by.
+    pub version: u64,
+    /// The request that began it.
+    pub request: RequestId,
+    /// Capped because the edge has lost track of fences, not because one has passed.
+    pub lapsed: bool,
     /// Woken, and not yet told `Take::Nothing`.
     pub dirty: bool,
 }
+
+impl Subscriber {
+    pub fn new(cursor: Seq, rights: Rights, request: RequestId) -> Self {
+        Self {
+            cursor,
+            acked: cursor,
+            cap: NO_CAP,
+            number: rights.number,
+            version: rights.version,
+            request,
+            lapsed: false,
+            dirty: false,
+        }
+    }
+
+    pub fn is_capped(&self) -> bool {
+        self.cap != NO_CAP
+    }
+
+    /// Whether everything that is this subscription's was handed out, and more is not to come.
+    pub fn is_over(&self) -> bool {
+        self.is_capped() && self.cursor >= self.cap
+    }
+}
+
+/// No entry has this position.
+const NO_CAP: Seq = Seq(u64::MAX);
 
 /// How far subscriptions of a channel are behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use throng_fanout::{ChannelFanout, Effect, Lag, RingLimits, SubscribeError, Subscription, Take};
+use throng_fanout::{
+    Advance, Ask, ChannelFanout, Effect, Lag, RingLimits, SubscribeError, Subscription, Take,
+};
 use throng_protocol::cluster::{ChannelInfo, FeedEvent, Page, Refusal};
-use throng_protocol::ids::{Epoch, NodeId, Position, Seq, SessionId};
+use throng_protocol::ids::{Epoch, NodeId, Position, Seq, SessionId, Ts};
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use super::Outbox;
 use crate::clock::Clock;
+use crate::directory::Directory;
 use crate::metrics::Metrics;
 use crate::upstream::Deadline;
 
@@ -35,6 +38,8 @@ pub(super) struct Jobs {
     pub opened: bool,
     /// Read the log behind here.
     pub refetch: Option<Seq>,
+    /// Ask for the head now: somebody waits for what the feed has not told.
+    pub look: bool,
     /// Stop.
     pub unfollow: bool,
 }
@@ -66,15 +71,24 @@ struct Inner {
 pub(crate) struct Channel {
     info: ChannelInfo,
     clock: Clock,
+    directory: Arc<Directory>,
     metrics: Metrics,
     inner: Mutex<Inner>,
     open: watch::Sender<bool>,
+    /// The version up to which fences are known.
+    told: watch::Sender<u64>,
     /// Wakes the feed task.
     pub(super) signal: Notify,
 }
 
 impl Channel {
-    pub(super) fn new(clock: Clock, info: ChannelInfo, limits: RingLimits, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        clock: Clock,
+        info: ChannelInfo,
+        limits: RingLimits,
+        directory: Arc<Directory>,
+        metrics: Metrics,
+    ) -> Self {
         // The one effect of a new fan-out is to follow at the head.
         let fanout = ChannelFanout::new(clock.now_ms(), info.number, limits, &mut Vec::new());
         let inner = Inner {
@@ -92,9 +106,11 @@ impl Channel {
         Self {
             info,
             clock,
+            directory,
             metrics,
             inner: Mutex::new(inner),
             open: watch::Sender::new(false),
+            told: watch::Sender::new(0),
             signal: Notify::new(),
         }
     }
@@ -111,13 +127,33 @@ impl Channel {
         matches!(opened, Ok(Ok(_)))
     }
 
+    /// Waits until the feed has told the fences up to a version; `false` if it has not by then.
+    pub async fn told(&self, version: u64, by: Instant) -> bool {
+        let mut told = self.told.subscribe();
+        matches!(
+            timeout_at(by, told.wait_for(|told| *told >= version)).await,
+            Ok(Ok(_))
+        )
+    }
+
+    /// Has the leader asked for the channel's head, which also finds a feed that does not lag.
+    pub fn look(&self) {
+        self.inner.lock().jobs.look = true;
+        self.signal.notify_one();
+    }
+
+    /// The last entry with this time stamp or an earlier one, if what is held tells which it is.
+    pub fn locate(&self, ts: Ts) -> Option<(Position, Ts)> {
+        self.inner.lock().fanout.locate(ts)
+    }
+
+    /// Whether a session is subscribed.
+    pub fn is_subscribed(&self, session: SessionId) -> bool {
+        self.inner.lock().fanout.is_subscribed(session)
+    }
+
     /// Begins a subscription, or places it anew. Nothing is delivered before [`Self::attach`].
-    pub fn subscribe(
-        self: &Arc<Self>,
-        session: SessionId,
-        position: Position,
-        log: Option<Position>,
-    ) -> Result<Subscription, SubscribeFailure> {
+    pub fn subscribe(self: &Arc<Self>, ask: Ask) -> Result<Subscription, SubscribeFailure> {
         let mut inner = self.inner.lock();
         if inner.gone {
             return Err(SubscribeFailure::Gone);
@@ -128,23 +164,27 @@ impl Channel {
             effects,
             ..
         } = &mut *inner;
-        let begun = fanout
-            .subscribe(session, position, log, effects)
-            .map_err(SubscribeFailure::Fanout)?;
-        outboxes.remove(&session);
+        let begun = fanout.subscribe(ask, effects).map_err(SubscribeFailure::Fanout)?;
+        outboxes.remove(&ask.session);
         self.settle(&mut inner);
         Ok(begun)
     }
 
-    /// Lets deliveries of a subscription begin.
+    /// Lets deliveries of a subscription begin, unless it is over already.
     pub fn attach(self: &Arc<Self>, session: SessionId, outbox: &Arc<Outbox>) {
-        self.inner.lock().outboxes.insert(session, Arc::clone(outbox));
-        outbox.live.push(self);
+        let mut inner = self.inner.lock();
+        if inner.fanout.is_subscribed(session) {
+            inner.outboxes.insert(session, Arc::clone(outbox));
+            outbox.live.push(self);
+        }
     }
 
     /// Ends a subscription; `false` if there was none.
     pub fn unsubscribe(&self, session: SessionId) -> bool {
-        let mut inner = self.inner.lock();
+        self.end(&mut self.inner.lock(), session)
+    }
+
+    fn end(&self, inner: &mut Inner, session: SessionId) -> bool {
         inner.outboxes.remove(&session);
         let was = inner.fanout.unsubscribe(self.clock.now_ms(), session);
         if was && inner.fanout.subscribers() == 0 {
@@ -154,9 +194,14 @@ impl Channel {
         was
     }
 
-    /// The next frames for a session.
+    /// The next frames for a session. With its end the subscription is over here too.
     pub fn take(&self, session: SessionId, budget: usize) -> Take {
-        self.inner.lock().fanout.take(session, budget)
+        let mut inner = self.inner.lock();
+        let take = inner.fanout.take(session, budget);
+        if matches!(take, Take::Ended(_)) {
+            self.end(&mut inner, session);
+        }
+        take
     }
 
     /// Where a session stands that must be served from pages.
@@ -164,9 +209,11 @@ impl Channel {
         self.inner.lock().fanout.behind(session)
     }
 
-    /// Moves a session's cursor over a page.
-    pub fn advance(&self, session: SessionId, epoch: Epoch, from: Seq, to: Seq) -> bool {
-        self.inner.lock().fanout.advance(session, epoch, from, to)
+    /// Moves a session's cursor over a page that begins behind `from`.
+    pub fn advance(&self, session: SessionId, from: Seq, page: &Page) -> Advance {
+        let to = page.entries.last().map_or(from, |entry| entry.seq);
+        let mut inner = self.inner.lock();
+        inner.fanout.advance(session, page.epoch, from, to, page.fenced)
     }
 
     /// Records a client's ack.
@@ -188,23 +235,33 @@ impl Channel {
         } = &mut *inner;
         match event {
             FeedEvent::Opened {
-                epoch, from, head, ..
+                epoch,
+                from,
+                head,
+                fences,
+                ..
             } => {
                 jobs.opened = true;
-                fanout.on_opened(epoch, from, head, effects);
+                fanout.on_opened(epoch, from, head, &fences, effects);
             }
-            FeedEvent::Reset { epoch, head, .. } => {
+            FeedEvent::Reset {
+                epoch, head, fences, ..
+            } => {
                 jobs.opened = true;
                 if fanout.is_open() {
-                    fanout.on_reset(epoch, head, effects);
+                    fanout.on_reset(epoch, head, &fences, effects);
                 } else {
-                    fanout.on_opened(epoch, head, head, effects);
+                    fanout.on_opened(epoch, head, head, &fences, effects);
                 }
             }
             FeedEvent::Batch {
                 epoch, prev, entries, ..
             } => fanout.on_batch(epoch, prev, &entries, effects),
-            FeedEvent::Fence { .. } => {}
+            FeedEvent::Fence { after, fence, .. } => {
+                fanout.on_fence(after, fence, effects);
+                let ChannelInfo { app, group, .. } = &self.info;
+                self.directory.forget_grant(app, group, fence.number);
+            }
             FeedEvent::Refused { refusal, .. } => {
                 if let Refusal::NotLeader { leader } = refusal {
                     jobs.named = leader.filter(|leader| *leader != node);
@@ -231,8 +288,8 @@ impl Channel {
         let held = inner.fanout.position().unwrap_or_default();
         let Inner { fanout, effects, .. } = &mut *inner;
         match page {
-            Some(page) => fanout.on_page(page.epoch, page.prev, &page.entries, effects),
-            None => fanout.on_page(held.epoch, held.seq, &[], effects),
+            Some(page) => fanout.on_page(page.epoch, page.prev, &page.entries, page.fenced, effects),
+            None => fanout.on_page(held.epoch, held.seq, &[], 0, effects),
         }
         self.settle(&mut inner);
     }
@@ -317,6 +374,9 @@ impl Channel {
             work = true;
             self.open.send_if_modified(|open| !std::mem::replace(open, true));
         }
+        let told = fanout.told();
+        self.told
+            .send_if_modified(|before| std::mem::replace(before, told) != told);
         self.metrics
             .encodes
             .inc_by(fanout.encoded() - std::mem::replace(encoded, fanout.encoded()));

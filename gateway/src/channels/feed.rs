@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use throng_protocol::cluster::{Direction, Page};
+use throng_protocol::cluster::Page;
 use throng_protocol::ids::{NodeId, Seq};
 use throng_protocol::limits::PAGE_ENTRIES_MAX;
 use tokio::time::{Duration, Instant, sleep, sleep_until};
@@ -18,7 +18,7 @@ use super::{Channel, Channels};
 use crate::limits::{
     FOLLOW_BACKOFF_MAX, FOLLOW_BACKOFF_MIN, FOLLOW_TIMEOUT, HEAD_INTERVAL, HEAD_INTERVAL_LED, PAGE_RETRY,
 };
-use crate::upstream::{Deadline, jittered};
+use crate::upstream::{Deadline, PageAsk, jittered};
 
 /// Where a channel's feed comes from.
 struct Feed {
@@ -91,6 +91,9 @@ async fn answered(asked: &mut Option<BoxFuture<'static, Option<Page>>>) -> Optio
 
 impl Feed {
     async fn work(&mut self, jobs: Jobs) {
+        if jobs.look {
+            self.head_at = Instant::now();
+        }
         if jobs.opened {
             (self.answer_by, self.attempts) = (None, 0);
         }
@@ -168,7 +171,7 @@ impl Feed {
                 return None;
             }
             let by = Deadline::start();
-            let newest = upstream.page(info, Seq(u64::MAX), Direction::Before, 1, by);
+            let newest = upstream.page(info, PageAsk::newest(), by);
             match newest.await {
                 Ok(page) => Some(page),
                 Err(error) => {
@@ -191,15 +194,18 @@ impl Feed {
     }
 
     async fn refetch(&self, from: Seq) {
-        let read = self.channels.upstream.page(
-            self.channel.info(),
-            from,
-            Direction::After,
-            PAGE_ENTRIES_MAX,
-            Deadline::start(),
-        );
+        let ask = PageAsk::behind(from, PAGE_ENTRIES_MAX);
+        let read = self
+            .channels
+            .upstream
+            .page(self.channel.info(), ask, Deadline::start());
         match read.await {
-            Ok(page) => self.channel.on_page(Some(&page)),
+            Ok(page) => {
+                // A page that tells of more fences than the feed has is of no use before the feed has.
+                let by = Instant::now() + jittered(PAGE_RETRY);
+                self.channel.told(page.fenced, by).await;
+                self.channel.on_page(Some(&page));
+            }
             Err(error) => {
                 tracing::warn!(channel = %self.channel.info().number, %error, "a gap cannot be read yet");
                 sleep(jittered(PAGE_RETRY)).await;

@@ -44,7 +44,7 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
-    use throng_protocol::ids::{ChannelId, ChannelNumber, GroupId, Position};
+    use throng_protocol::ids::{ChannelId, ChannelNumber, GroupId, Position, Ts};
     use throng_protocol::limits::{RESUME_POSITIONS_MAX, SUBSCRIPTIONS_MAX};
     use throng_protocol::message::{Place, Resume, Unsubscribe};
 
@@ -55,6 +55,7 @@ mod tests {
             group: GroupId::new("g").expect("valid"),
             channel: ChannelId::new("c").expect("valid"),
             position: Position::default(),
+            ts: Ts(0),
         };
         ServerRequest::Resume(Resume {
             request: 1,

@@ -274,7 +274,7 @@ impl Connection {
     fn outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Authenticated(Ok(verified)) => self.open(verified.0, verified.1),
-            Outcome::Authenticated(Err(Refused { code, text })) => self.session.refuse(code, text),
+            Outcome::Authenticated(Err(Refused { code, text, .. })) => self.session.refuse(code, text),
             Outcome::Answered {
                 request,
                 part,
@@ -288,7 +288,7 @@ impl Connection {
                             self.write_deliveries();
                         }
                     }
-                    Err(Refused { code, text }) => self.refuse(request, code, text),
+                    Err(Refused { code, text, .. }) => self.refuse(request, code, text),
                 }
                 self.after(request, part);
             }
@@ -340,8 +340,7 @@ impl Connection {
         let writer = Writer {
             shared: Arc::clone(&self.shared),
             link: Arc::clone(&self.link),
-            session: requests.member.session,
-            outbox: Arc::clone(&requests.member.outbox),
+            member: Arc::clone(&requests.member),
         };
         let link = Arc::clone(&self.link);
         self.tasks.spawn(async move {

@@ -54,11 +54,23 @@ impl Member {
         Reserved::New
     }
 
-    /// Holds a subscription that has begun.
+    /// Holds a subscription that has begun, unless it is over already.
     pub fn hold(&self, channel: &Arc<Channel>) {
-        self.subscriptions
-            .lock()
-            .insert(channel.info().number, Arc::clone(channel));
+        let mut subscriptions = self.subscriptions.lock();
+        let number = channel.info().number;
+        if channel.is_subscribed(self.session) {
+            subscriptions.insert(number, Arc::clone(channel));
+        } else {
+            subscriptions.remove(&number);
+        }
+    }
+
+    /// A subscription is over; its place is free unless it has begun anew meanwhile.
+    pub fn ended(&self, channel: &Channel) {
+        let mut subscriptions = self.subscriptions.lock();
+        if !channel.is_subscribed(self.session) {
+            subscriptions.remove(&channel.info().number);
+        }
     }
 
     /// Ends a subscription; `false` if there was none.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use throng_fanout::client_entry;
 use throng_protocol::cluster::{Direction, Entry, Page};
-use throng_protocol::ids::{ChannelNumber, Seq};
+use throng_protocol::ids::ChannelNumber;
 use throng_protocol::limits::PAGE_BYTES_TARGET;
 use throng_protocol::message::{self, Deliver, Message, RequestId};
 
@@ -59,8 +59,8 @@ pub(super) fn answer(
     .into()
 }
 
-/// A page as deliveries of several entries each, and the last entry among them.
-pub(super) fn deliveries(channel: ChannelNumber, page: &Page) -> (Vec<Bytes>, Seq) {
+/// A page as deliveries of several entries each.
+pub(super) fn deliveries(channel: ChannelNumber, page: &Page) -> Vec<Bytes> {
     let (mut frames, mut prev) = (Vec::new(), page.prev);
     let mut rest = page.entries.as_slice();
     while !rest.is_empty() {
@@ -84,14 +84,14 @@ pub(super) fn deliveries(channel: ChannelNumber, page: &Page) -> (Vec<Bytes>, Se
         prev = now.last().map_or(prev, |entry| entry.seq);
         rest = later;
     }
-    (frames, prev)
+    frames
 }
 
 #[cfg(test)]
 mod tests {
     use throng_protocol::cluster::EntryKind;
     use throng_protocol::frame;
-    use throng_protocol::ids::{ClientMessageId, Epoch, Ts, UserId, UserNumber};
+    use throng_protocol::ids::{ClientMessageId, Epoch, Seq, Ts, UserId, UserNumber};
     use throng_protocol::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, PAGE_ENTRIES_MAX};
 
     use super::*;
@@ -160,8 +160,7 @@ mod tests {
     fn a_page_becomes_connected_deliveries_with_every_entry_once() {
         let mut bodies = vec![100; 200];
         bodies[77] = BODY_BYTES_MAX;
-        let (frames, last) = deliveries(ChannelNumber(1), &page(&bodies));
-        assert_eq!(last, Seq(200));
+        let frames = deliveries(ChannelNumber(1), &page(&bodies));
         let mut held = Seq(0);
         for frame in &frames {
             let Message::Deliver(deliver) = decoded(frame) else {
@@ -173,7 +172,7 @@ mod tests {
                 held = entry.seq;
             }
         }
-        assert_eq!(held, last);
+        assert_eq!(held, Seq(200));
         assert!((2..10).contains(&frames.len()), "{} frames", frames.len());
     }
 }

@@ -4,26 +4,24 @@
 
 use std::sync::Arc;
 
-use throng_fanout::SubscribeError;
-use throng_protocol::cluster::{Append, ChannelInfo, Direction, Reply, Request};
+use throng_protocol::cluster::{Anchor, Append, ChannelInfo, Direction, Page, Reply, Request};
 use throng_protocol::code::Code;
-use throng_protocol::ids::{ChannelId, GroupId, Position, Seq};
+use throng_protocol::ids::{ChannelId, ChannelNumber, GroupId, Seq, Ts, UserId, UserNumber};
 use throng_protocol::limits::PAGE_ENTRIES_DEFAULT;
 use throng_protocol::message::{
-    self, Ack, CreateChannel, Done, History, Message, Place, RequestId, Subscribed, Sync,
+    self, Ack, CreateChannel, Done, Fenced, History, Kick, Message, Mute, Place, RequestId, Sync,
 };
 use throng_protocol::placement::PlacementKey;
 use throng_protocol::session::server::ServerRequest;
-use tokio::time::Duration;
 
-use super::member::{Member, Reserved};
+use super::member::Member;
 use super::page;
-use crate::channels::{Channel, SubscribeFailure};
-use crate::directory::Identity;
+use crate::channels::Channel;
+use crate::directory::{Granted, Identity};
 use crate::limits::ELECTION_WAIT;
 use crate::refused::Refused;
 use crate::shared::Shared;
-use crate::upstream::Deadline;
+use crate::upstream::{Deadline, PageAsk};
 
 /// What a request that succeeded is answered with.
 pub(super) struct Answer {
@@ -63,6 +61,7 @@ impl Requests {
                     group: m.group,
                     channel: m.channel,
                     position: m.position,
+                    ts: m.ts,
                 };
                 self.subscribe(id, place).await
             }
@@ -75,6 +74,8 @@ impl Requests {
             },
             ServerRequest::Sync(m) => self.sync(m).await,
             ServerRequest::History(m) => self.history(m).await,
+            ServerRequest::Kick(m) => self.kick(m).await,
+            ServerRequest::Mute(m) => self.mute(m).await,
             // Taken apart before it comes here.
             ServerRequest::Resume(_) => Ok(done(id)),
         }
@@ -117,7 +118,8 @@ impl Requests {
         };
         let joined = self.group_command(id, &group, &request).await;
         // The grant held, if any, is of the membership before.
-        self.shared.directory.forget_grant(&self.member.who, &group);
+        let Identity { app, number, .. } = &self.member.who;
+        self.shared.directory.forget_grant(app, &group, *number);
         joined
     }
 
@@ -129,7 +131,7 @@ impl Requests {
             number: who.number,
         };
         let left = self.group_command(id, &group, &request).await;
-        self.shared.directory.forget_grant(who, &group);
+        self.shared.directory.forget_grant(&who.app, &group, who.number);
         if left.is_ok() {
             self.member.leave(&group);
         }
@@ -193,19 +195,102 @@ impl Requests {
                     .into());
                 }
                 Ok(other) => return Err(Refused::unexpected(&other)),
-                // Computed from a grant that may be out of date: confirmed with a fresh one.
-                Err(refused)
-                    if matches!(refused.code, Code::NotMember | Code::Forbidden) && !granted.fresh =>
-                {
-                    granted = directory.fresh_grant(who, &send.group, by).await?;
-                }
-                Err(refused) => self.settle(refused, by).await?,
+                Err(refused) => self.confirm(refused, &mut granted, &send.group, by).await?,
             }
         }
     }
 
-    /// A channel that management knows and its shard does not is on its way there: waits a moment.
-    async fn settle(&self, refused: Refused, by: Deadline) -> Result<(), Refused> {
+    async fn sync(&self, sync: Sync) -> Result<Answer, Refused> {
+        let anchor = match sync.ts {
+            Ts(0) => Anchor::Seq(sync.position.seq),
+            ts => Anchor::Ts(ts),
+        };
+        let ask = (anchor, Direction::After, sync.limit);
+        let (channel, page) = self.read(&sync.group, &sync.channel, ask).await?;
+        Ok(page::answer(sync.request, channel, page, Direction::After).into())
+    }
+
+    async fn history(&self, history: History) -> Result<Answer, Refused> {
+        let direction = history.direction;
+        let anchor = match (direction, history.anchor, history.ts) {
+            (Direction::Before, Seq(0), Ts(0)) => Anchor::Seq(Seq(u64::MAX)),
+            (_, anchor, Ts(0)) => Anchor::Seq(anchor),
+            (_, _, ts) => Anchor::Ts(ts),
+        };
+        let ask = (anchor, direction, history.limit);
+        let (channel, page) = self.read(&history.group, &history.channel, ask).await?;
+        Ok(page::answer(history.request, channel, page, direction).into())
+    }
+
+    /// A page of a channel, by the right of the session's user.
+    async fn read(
+        &self,
+        group: &GroupId,
+        channel: &ChannelId,
+        (anchor, direction, limit): (Anchor, Direction, u32),
+    ) -> Result<(ChannelNumber, Page), Refused> {
+        let by = Deadline::start();
+        let (mut granted, info) = self.readable(group, channel, by).await?;
+        let limit = if limit == 0 { PAGE_ENTRIES_DEFAULT } else { limit };
+        let ask = PageAsk {
+            anchor,
+            direction,
+            limit,
+            grant: None,
+        };
+        let page = self.page(&info, ask, &mut granted, by).await?;
+        Ok((info.number, page))
+    }
+
+    /// The channel and the user's right to read it: whoever may not know that it exists is not told.
+    pub(super) async fn readable(
+        &self,
+        group: &GroupId,
+        channel: &ChannelId,
+        by: Deadline,
+    ) -> Result<(Granted, Arc<ChannelInfo>), Refused> {
+        let directory = &self.shared.directory;
+        let who = &self.member.who;
+        let granted = directory.grant(who, group, by).await?;
+        Ok((granted, directory.channel(&who.app, group, channel, by).await?))
+    }
+
+    /// A page that the shard judges by the grant, which is renewed when it is outdated.
+    pub(super) async fn page(
+        &self,
+        info: &ChannelInfo,
+        ask: PageAsk,
+        granted: &mut Granted,
+        by: Deadline,
+    ) -> Result<Page, Refused> {
+        loop {
+            let ask = PageAsk {
+                grant: Some(granted.grant.clone()),
+                ..ask.clone()
+            };
+            match self.shared.upstream.page(info, ask, by).await {
+                Ok(page) => return Ok(page),
+                Err(refused) => self.confirm(refused, granted, &info.group, by).await?,
+            }
+        }
+    }
+
+    /// What follows from a refusal: one that a grant may be the reason of is confirmed with a fresh
+    /// one; a channel that management knows and its shard does not is on its way there. Returns if
+    /// the request is to be tried again.
+    pub(super) async fn confirm(
+        &self,
+        refused: Refused,
+        granted: &mut Granted,
+        group: &GroupId,
+        by: Deadline,
+    ) -> Result<(), Refused> {
+        if refused.stale {
+            return self.renew(granted, group, by).await;
+        }
+        if refused.is_of_grant() && !granted.fresh {
+            return self.renew(granted, group, by).await;
+        }
         if refused.code != Code::ChannelUnknown {
             return Err(refused);
         }
@@ -216,130 +301,94 @@ impl Requests {
         Ok(())
     }
 
-    /// The channel, if the user is a member of its group.
-    async fn readable(
+    /// Asks management for the right anew; what it refuses is what the client is told.
+    pub(super) async fn renew(
         &self,
+        granted: &mut Granted,
         group: &GroupId,
-        channel: &ChannelId,
         by: Deadline,
-    ) -> Result<Arc<ChannelInfo>, Refused> {
+    ) -> Result<(), Refused> {
+        if granted.fresh {
+            // It was asked for before the fence, or together with others who asked before it.
+            by.wait(ELECTION_WAIT).await;
+        }
+        if by.passed() {
+            return Err(Refused::unavailable("the right to do this is being renewed"));
+        }
         let directory = &self.shared.directory;
+        *granted = directory.fresh_grant(&self.member.who, group, by).await?;
+        Ok(())
+    }
+
+    async fn kick(&self, kick: Kick) -> Result<Answer, Refused> {
+        let Kick { request, group, user } = kick;
+        let by = Deadline::fence();
+        let number = self.target(&group, &user, by).await?;
         let who = &self.member.who;
-        directory.grant(who, group, by).await?;
-        directory.channel(&who.app, group, channel, by).await
-    }
-
-    /// Begins the deliveries of a channel.
-    pub async fn subscribe(&self, id: RequestId, place: Place) -> Result<Answer, Refused> {
-        let by = Deadline::start();
-        let info = self.readable(&place.group, &place.channel, by).await?;
-        let mut log = None;
-        let mut reserved = Reserved::Held;
-        loop {
-            let channel = self.shared.channels.follow(&info);
-            if !channel.opened(by).await {
-                let refused = Refused::unavailable("the channel could not be followed in time");
-                return self.give_up(reserved, &info, refused);
-            }
-            match self.member.reserve(&channel) {
-                Reserved::Full => {
-                    let text = "the session is subscribed to as many channels as allowed";
-                    return Err(Refused::new(Code::TooManySubscriptions, text));
-                }
-                Reserved::New => reserved = Reserved::New,
-                Reserved::Held => {}
-            }
-            match channel.subscribe(self.member.session, place.position, log) {
-                Ok(begun) => {
-                    self.member.hold(&channel);
-                    let subscribed = Subscribed {
-                        request: id,
-                        group: place.group,
-                        channel_name: place.channel,
-                        channel: info.number,
-                        position: begun.position,
-                        head: begun.head,
-                        start: begun.start,
-                    };
-                    return Ok(Answer {
-                        message: subscribed.into(),
-                        attach: Some(channel),
-                    });
-                }
-                Err(SubscribeFailure::Fanout(SubscribeError::HeadNeeded)) if log.is_none() => {
-                    log = match self
-                        .page(&info, place.position.seq, Direction::After, 1, by)
-                        .await
-                    {
-                        Ok(page) => Some(Position {
-                            epoch: page.epoch,
-                            seq: page.head,
-                        }),
-                        Err(refused) => return self.give_up(reserved, &info, refused),
-                    };
-                }
-                // The log that was read is of another epoch than the feed, which is about to follow.
-                Err(SubscribeFailure::Fanout(SubscribeError::HeadNeeded)) if !by.passed() => {
-                    log = None;
-                    by.wait(ELECTION_WAIT).await;
-                }
-                Err(_) if !by.passed() => tokio::time::sleep(Duration::from_millis(5)).await,
-                Err(_) => {
-                    let refused = Refused::unavailable("the channel was being given up");
-                    return self.give_up(reserved, &info, refused);
-                }
-            }
-        }
-    }
-
-    /// Frees what was reserved for a subscription that did not begin.
-    fn give_up(&self, reserved: Reserved, info: &ChannelInfo, refused: Refused) -> Result<Answer, Refused> {
-        if reserved == Reserved::New {
-            self.member.unsubscribe(info.number);
-        }
-        Err(refused)
-    }
-
-    async fn sync(&self, sync: Sync) -> Result<Answer, Refused> {
-        let by = Deadline::start();
-        let info = self.readable(&sync.group, &sync.channel, by).await?;
-        let page = self
-            .page(&info, sync.position.seq, Direction::After, sync.limit, by)
-            .await?;
-        Ok(page::answer(sync.request, info.number, page, Direction::After).into())
-    }
-
-    async fn history(&self, history: History) -> Result<Answer, Refused> {
-        let by = Deadline::start();
-        let info = self.readable(&history.group, &history.channel, by).await?;
-        let direction = history.direction;
-        let anchor = match (direction, history.anchor) {
-            (Direction::Before, Seq(0)) => Seq(u64::MAX),
-            (_, anchor) => anchor,
+        let asked = Request::Kick {
+            app: who.app.clone(),
+            group: group.clone(),
+            user,
+            number,
+            by: Some(who.number),
         };
-        let page = self.page(&info, anchor, direction, history.limit, by).await?;
-        Ok(page::answer(history.request, info.number, page, direction).into())
+        self.fence(request, &group, number, &asked, by).await
     }
 
-    async fn page(
+    async fn mute(&self, mute: Mute) -> Result<Answer, Refused> {
+        let Mute {
+            request,
+            group,
+            user,
+            until_ms,
+        } = mute;
+        let by = Deadline::fence();
+        let number = self.target(&group, &user, by).await?;
+        let who = &self.member.who;
+        let asked = Request::Mute {
+            app: who.app.clone(),
+            group: group.clone(),
+            user,
+            number,
+            until_ms,
+            by: Some(who.number),
+        };
+        self.fence(request, &group, number, &asked, by).await
+    }
+
+    /// The number of the user a right is taken from. A number is issued to a name that has none, so
+    /// only members may ask.
+    async fn target(&self, group: &GroupId, user: &UserId, by: Deadline) -> Result<UserNumber, Refused> {
+        let directory = &self.shared.directory;
+        directory.grant(&self.member.who, group, by).await?;
+        directory.user(&self.member.who.app, user, by).await
+    }
+
+    async fn fence(
         &self,
-        info: &ChannelInfo,
-        anchor: Seq,
-        direction: Direction,
-        limit: u32,
+        id: RequestId,
+        group: &GroupId,
+        number: UserNumber,
+        request: &Request,
         by: Deadline,
-    ) -> Result<throng_protocol::cluster::Page, Refused> {
-        let limit = if limit == 0 { PAGE_ENTRIES_DEFAULT } else { limit };
-        loop {
-            match self
-                .shared
-                .upstream
-                .page(info, anchor, direction, limit, by)
-                .await
-            {
-                Err(refused) => self.settle(refused, by).await?,
-                page => return page,
-            }
+    ) -> Result<Answer, Refused> {
+        let app = &self.member.who.app;
+        let placed = PlacementKey::Group(app, group);
+        let reply = self.shared.upstream.call_key(placed, request, by).await;
+        self.shared.directory.forget_grant(app, group, number);
+        match reply? {
+            Reply::Fenced {
+                version,
+                pending,
+                more,
+            } => Ok(Message::from(Fenced {
+                request: id,
+                version,
+                pending,
+                more,
+            })
+            .into()),
+            other => Err(Refused::unexpected(&other)),
         }
     }
 }

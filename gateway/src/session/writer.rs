@@ -9,33 +9,37 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use throng_fanout::Take;
-use throng_protocol::cluster::Direction;
-use throng_protocol::ids::SessionId;
+use throng_fanout::{Advance, Take};
 use throng_protocol::limits::PAGE_ENTRIES_MAX;
 use throng_protocol::session::{STREAM_BULK, STREAM_LIVE};
 use throng_transport::{FrameWriter, Link, WriteError};
 use tokio::time::sleep;
 
+use super::member::Member;
 use super::page;
-use crate::channels::{Channel, Outbox, Queue};
+use crate::channels::{Channel, Queue};
 use crate::limits::{BULK_PRIORITY, PAGE_RETRY, TURN_BYTES};
 use crate::refused::Refused;
 use crate::shared::Shared;
-use crate::upstream::{Deadline, jittered};
+use crate::upstream::{Deadline, PageAsk, jittered};
 
 /// What a session's deliveries are written with.
 pub(super) struct Writer {
     pub shared: Arc<Shared>,
     pub link: Arc<dyn Link>,
-    pub session: SessionId,
-    pub outbox: Arc<Outbox>,
+    pub member: Arc<Member>,
 }
 
 impl Writer {
     /// Writes until the link fails.
     pub async fn run(self) -> WriteError {
-        let lanes = self.outbox.live.lanes().iter().map(|queue| self.live(queue));
+        let lanes = self
+            .member
+            .outbox
+            .live
+            .lanes()
+            .iter()
+            .map(|queue| self.live(queue));
         let (live, bulk) = (try_join_all(lanes), self.bulk());
         // None of them ends but by failing.
         let ended = tokio::select! {
@@ -50,9 +54,15 @@ impl Writer {
         let mut lane = None;
         loop {
             let channel = queue.next().await;
-            match channel.take(self.session, TURN_BYTES) {
+            match channel.take(self.member.session, TURN_BYTES) {
                 Take::Nothing => {}
-                Take::Behind { .. } => self.outbox.bulk.push(&channel),
+                Take::Ended(frame) => {
+                    self.member.ended(&channel);
+                    let lane = opened(&mut lane, &*self.link, STREAM_LIVE, 0).await?;
+                    lane.write_one(frame).await?;
+                    self.shared.metrics.ended.inc();
+                }
+                Take::Behind { .. } => self.member.outbox.bulk.push(&channel),
                 Take::Chunk(mut chunk) => {
                     let bytes = total(&chunk.frames);
                     let frames = u64::try_from(chunk.frames.len()).unwrap_or_default();
@@ -74,20 +84,20 @@ impl Writer {
     async fn bulk(&self) -> Result<Infallible, WriteError> {
         let mut stream = None;
         loop {
-            let channel = self.outbox.bulk.next().await;
+            let channel = self.member.outbox.bulk.next().await;
             match self.catch_up(&channel).await {
-                Ok(None) => self.outbox.live.push(&channel),
+                Ok(None) => self.member.outbox.live.push(&channel),
                 Ok(Some(mut frames)) => {
                     let bytes = total(&frames);
                     let stream = opened(&mut stream, &*self.link, STREAM_BULK, BULK_PRIORITY).await?;
                     stream.write(&mut frames).await?;
                     self.shared.metrics.catch_up_bytes.inc_by(bytes);
-                    self.outbox.bulk.push(&channel);
+                    self.member.outbox.bulk.push(&channel);
                 }
                 Err(error) => {
                     let channel_number = channel.info().number;
                     tracing::debug!(channel = %channel_number, %error, "a page of catch-up cannot be read yet");
-                    self.outbox.bulk.push(&channel);
+                    self.member.outbox.bulk.push(&channel);
                     sleep(jittered(PAGE_RETRY)).await;
                 }
             }
@@ -96,7 +106,7 @@ impl Writer {
 
     /// The next page of a subscription behind the ring; `None` if the ring serves it again.
     async fn catch_up(&self, channel: &Channel) -> Result<Option<Vec<Bytes>>, Refused> {
-        let Some((epoch, from)) = channel.behind(self.session) else {
+        let Some((epoch, from)) = channel.behind(self.member.session) else {
             return Ok(None);
         };
         let info = channel.info();
@@ -104,10 +114,8 @@ impl Writer {
             // Never closed.
             let _reading = self.shared.catch_up.acquire().await;
             let upstream = &self.shared.upstream;
-            let by = Deadline::start();
-            upstream
-                .page(info, from, Direction::After, PAGE_ENTRIES_MAX, by)
-                .await?
+            let ask = PageAsk::behind(from, PAGE_ENTRIES_MAX);
+            upstream.page(info, ask, Deadline::start()).await?
         };
         self.shared.metrics.catch_up_pages.inc();
         if page.epoch != epoch || page.entries.is_empty() {
@@ -116,8 +124,20 @@ impl Writer {
                 "the page does not go on where the ring began",
             ));
         }
-        let (frames, last) = page::deliveries(info.number, &page);
-        Ok(channel.advance(self.session, epoch, from, last).then_some(frames))
+        match channel.advance(self.member.session, from, &page) {
+            Advance::Gone => Ok(None),
+            Advance::NotTold => {
+                channel.look();
+                Err(Refused::unavailable(
+                    "the feed has not told all fences of the page",
+                ))
+            }
+            Advance::To(last) => {
+                let mut page = page;
+                page.entries.retain(|entry| entry.seq <= last);
+                Ok(Some(page::deliveries(info.number, &page)))
+            }
+        }
     }
 }
 

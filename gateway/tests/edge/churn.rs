@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use throng_gateway::{GatewayLimits, HandshakeLimits};
-use throng_protocol::ids::Position;
+use throng_protocol::ids::{Position, Ts};
 use throng_protocol::limits::RESUME_POSITIONS_MAX;
 use throng_protocol::message::{Message, Ping, Place, Resume};
 use throng_transport::{ClientEndpoint, ConnectError, LinkClosed, Trust};
@@ -169,6 +169,7 @@ async fn a_client_that_subscribes_without_end_is_held_back() {
         group: group(),
         channel: channel(1),
         position: Position::default(),
+        ts: Ts(0),
     };
     let begun = Instant::now();
     let resumes = 9;

@@ -7,8 +7,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::{Bytes, BytesMut};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use throng_protocol::frame::{self, Frame};
-use throng_protocol::ids::{ClientMessageId, DeviceId, Epoch, Position, Seq};
-use throng_protocol::message::{self, Authenticate, Deliver, Hello, Message, Subscribe, Subscribed, Welcome};
+use throng_protocol::ids::{ClientMessageId, DeviceId, Epoch, Position, Seq, Ts};
+use throng_protocol::message::{
+    self, Authenticate, Deliver, Ended, Hello, Message, Subscribe, Subscribed, Welcome,
+};
+use throng_protocol::session::STREAM_LIVE;
 use throng_transport::{ClientEndpoint, FrameReader, FrameWriter, Link, LinkClosed, RecvHalf, Trust};
 use tokio::sync::mpsc;
 
@@ -38,7 +41,7 @@ pub struct Client {
     pub reader: FrameReader,
     pub writer: FrameWriter,
     /// Deliveries of all lanes, with the kind of their stream.
-    lanes: Option<mpsc::Receiver<(u8, Deliver)>>,
+    lanes: Option<mpsc::Receiver<(u8, Lane)>>,
     request: u64,
     _endpoint: ClientEndpoint,
 }
@@ -169,6 +172,7 @@ impl Client {
             group: group(),
             channel: channel(number),
             position,
+            ts: Ts(0),
         })
         .await;
         match self.hear().await {
@@ -193,12 +197,52 @@ impl Client {
         self.lanes = None;
     }
 
-    pub async fn delivery(&mut self) -> (u8, Deliver) {
+    async fn heard(&mut self) -> (u8, Lane) {
         let lanes = self.lanes.as_mut().expect("listens");
         tokio::time::timeout(PATIENCE, lanes.recv())
             .await
             .expect("a delivery in time")
             .expect("the lanes go on")
+    }
+
+    pub async fn delivery(&mut self) -> (u8, Deliver) {
+        match self.heard().await {
+            (kind, Lane::Deliver(deliver)) => (kind, deliver),
+            (_, Lane::Ended(ended)) => panic!("ended: {ended:?}"),
+        }
+    }
+
+    /// Takes deliveries until a subscription ends. Returns its end and all entries, sorted; checks that
+    /// none came twice, and that nothing follows the end on its stream.
+    pub async fn take_to_end(&mut self) -> (Ended, Vec<u64>) {
+        let (mut seqs, mut waiting) = (Vec::new(), None);
+        loop {
+            match self.heard().await {
+                (_, Lane::Deliver(deliver)) => seqs.extend(deliver.entries.iter().map(|entry| entry.seq.0)),
+                (kind, Lane::Ended(ended)) => {
+                    assert_eq!(kind, STREAM_LIVE);
+                    assert!(waiting.replace(ended).is_none(), "it ends once");
+                }
+            }
+            seqs.sort_unstable();
+            let twice = seqs.windows(2).any(|pair| pair[0] == pair[1]);
+            assert!(!twice, "an entry came twice: {seqs:?}");
+            // What lies before the end may come on the bulk stream after it.
+            if let Some(ended) = &waiting
+                && seqs.last().is_none_or(|last| *last >= ended.position.seq.0)
+            {
+                return (ended.clone(), seqs);
+            }
+        }
+    }
+
+    /// Expects that nothing has been delivered and nothing is: whatever the edge had to say before its
+    /// answer to a ping and to a message in another channel would have come.
+    pub async fn expect_silence(&mut self, edge: &Edge, other: u64) {
+        self.subscribe(other, None).await;
+        edge.core.append(other, 1, Bytes::from_static(b"x"));
+        let (_, deliver) = self.delivery().await;
+        assert_eq!(deliver.channel.0, other, "something else was delivered");
     }
 
     /// Takes deliveries of a channel until `last`, in whatever order their streams bring them, and
@@ -267,18 +311,25 @@ impl Client {
     }
 }
 
-async fn read_lane(mut half: Box<dyn RecvHalf>, into: mpsc::Sender<(u8, Deliver)>) {
+/// What comes on a stream of the edge.
+#[derive(Debug)]
+pub enum Lane {
+    Deliver(Deliver),
+    Ended(Ended),
+}
+
+async fn read_lane(mut half: Box<dyn RecvHalf>, into: mpsc::Sender<(u8, Lane)>) {
     let kind = half.read_chunk(1).await.unwrap().unwrap()[0];
     let mut reader = FrameReader::new(half);
     while let Ok(Some(frame)) = reader.next().await {
-        match decoded(&frame) {
-            Message::Deliver(deliver) => {
-                if into.send((kind, deliver)).await.is_err() {
-                    // Deaf: holds the stream open and reads no more.
-                    return std::future::pending().await;
-                }
-            }
+        let lane = match decoded(&frame) {
+            Message::Deliver(deliver) => Lane::Deliver(deliver),
+            Message::Ended(ended) => Lane::Ended(ended),
             other => panic!("not a delivery: {other:?}"),
+        };
+        if into.send((kind, lane)).await.is_err() {
+            // Deaf: holds the stream open and reads no more.
+            return std::future::pending().await;
         }
     }
 }

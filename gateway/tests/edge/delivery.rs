@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use throng_gateway::GatewayLimits;
-use throng_protocol::ids::{Epoch, Position, Seq};
+use throng_protocol::ids::{Epoch, Position, Seq, Ts};
 use throng_protocol::limits::LIVE_LANES;
 use throng_protocol::message::{
     ClientAck, History, Message, Place, Resume, Start, Subscribe, Sync, Unsubscribe,
@@ -102,6 +102,7 @@ async fn a_position_beyond_the_log_or_of_another_epoch_begins_at_the_head() {
             group: group(),
             channel: channel(1),
             position,
+            ts: Ts(0),
         })
         .await;
     let Message::Subscribed(foreign) = client.hear().await else {
@@ -193,6 +194,7 @@ async fn a_resume_answers_every_place_and_then_is_done() {
             group: group(),
             channel: channel(number),
             position: at(0),
+            ts: Ts(0),
         })
         .collect();
     places[9].channel = throng_protocol::ids::ChannelId::new("nothing").unwrap();
@@ -230,6 +232,7 @@ async fn sync_and_history_read_pages_in_both_directions() {
             channel: channel(1),
             position: at(7),
             limit: 0,
+            ts: Ts(0),
         })
         .await;
     let Message::Page(page) = client.hear().await else {
@@ -243,6 +246,7 @@ async fn sync_and_history_read_pages_in_both_directions() {
         anchor: Seq(anchor),
         direction,
         limit: 2,
+        ts: Ts(0),
     };
     let mut seqs = Vec::new();
     for (anchor, direction) in [

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use throng_gateway::{Gateway, GatewayError};
 use throng_protocol::cluster::PeerId;
-use throng_protocol::ids::{EdgeId, NodeId, Seq};
+use throng_protocol::ids::{EdgeId, NodeId, Seq, Ts};
 use throng_protocol::message::{Direction, History, Message};
 use throng_transport::LinkClosed;
 use throng_transport::dev_ca::DevCa;
@@ -62,6 +62,7 @@ async fn a_client_that_reads_no_answers_is_closed_at_the_drain_deadline_all_the_
             anchor: Seq(0),
             direction: Direction::Before,
             limit: 4,
+            ts: Ts(0),
         };
         client.say(history).await;
     }

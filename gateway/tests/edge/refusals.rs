@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use throng_protocol::cluster::Refusal;
 use throng_protocol::code::Code;
-use throng_protocol::ids::{ChannelNumber, ClientMessageId, GroupId, Position, UserId};
+use throng_protocol::ids::{ChannelNumber, ClientMessageId, GroupId, Position, Ts, UserId};
 use throng_protocol::limits::BODY_BYTES_MAX;
 use throng_protocol::message::{self, Join, Message, Subscribe, Unsubscribe};
 use tokio::sync::oneshot;
@@ -27,6 +27,7 @@ async fn a_stranger_an_unknown_group_and_an_unknown_channel_are_told_apart() {
         group,
         channel,
         position: Position::default(),
+        ts: Ts(0),
     };
     eve.say(ask(request, group(), channel(1))).await;
     eve.expect_refusal(302).await;
@@ -193,6 +194,7 @@ async fn a_send_after_a_join_is_not_judged_by_an_answer_from_before_it() {
         group: group(),
         channel: channel(1),
         position: Position::default(),
+        ts: Ts(0),
     };
     early.say(subscribe).await;
     was_made.await.unwrap();

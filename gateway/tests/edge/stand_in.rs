@@ -12,28 +12,50 @@ use parking_lot::Mutex;
 use throng_gateway::{ClientTlsFiles, ClusterTlsFiles, CoreAddress, Gateway, GatewayConfig, GatewayLimits};
 use throng_protocol::cluster::{
     self, Anchor, Answer, AppKey, ChannelInfo, Direction, Entry, EntryKind, FEED_LANE, FeedEvent,
-    FeedRequest, FenceTable, Grant, Page, PeerId, Refusal, Reply, Request, TokenAlgorithm,
+    FeedRequest, FenceKind, Grant, GrantClaims, Page, PeerId, Refusal, Reply, Request, TokenAlgorithm,
 };
 use throng_protocol::code::Code;
 use throng_protocol::ids::{
-    ChannelId, ChannelNumber, ClientMessageId, EdgeId, Epoch, GroupId, NodeId, Seq, ShardId, Ts, UserId,
-    UserNumber,
+    AppId, ChannelId, ChannelNumber, ClientMessageId, EdgeId, Epoch, GroupId, NodeId, Seq, ShardId, Ts,
+    UserId, UserNumber,
 };
 use throng_protocol::placement::{ClusterMap, NodeInfo};
 use throng_transport::cluster::{LaneReader, LaneWriter};
 use throng_transport::dev_ca::DevCa;
 use throng_transport::{ClusterConnection, ClusterEndpoint, ClusterTls, serve_rpc};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{oneshot, watch};
+
+use crate::rights::{Group, Placed};
 
 pub const CLUSTER: &str = "test";
 pub const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
 pub const EPOCH: Epoch = Epoch(1);
+
+/// Whoever may kick and mute.
+pub const CREATOR: &str = "ann";
+
+/// What the stand-in's logs take for the time, Unix milliseconds.
+const NOW_MS: u64 = 1_000;
+
+/// The stamp of an entry: strictly ascending, with gaps, as clocks give them.
+pub fn ts_of(seq: Seq) -> Ts {
+    Ts(seq.0 * 10)
+}
 
 /// The node that leads all shards.
 pub const LEADER: NodeId = NodeId(1);
 
 /// A node that lags behind without saying so, if there is one.
 const FOLLOWER: NodeId = NodeId(2);
+
+/// How far a feed of a channel has got.
+#[derive(Debug)]
+struct Fed {
+    sent: Seq,
+    /// Fences of the group told.
+    told: usize,
+}
 
 /// What the stand-in holds and how it misbehaves when told to.
 #[derive(Debug)]
@@ -60,6 +82,12 @@ pub struct State {
     pub cut_feeds: watch::Sender<usize>,
     /// Entries that the next batch leaves out at its beginning.
     pub skip: AtomicUsize,
+    /// Channels that fences are said not to hold in yet.
+    pub pending: Mutex<Vec<ChannelId>>,
+    /// Fences of the group and their places.
+    group: Mutex<Group>,
+    /// While set, feeds bring nothing new.
+    pub hush: watch::Sender<bool>,
     map: Mutex<ClusterMap>,
 }
 
@@ -85,6 +113,9 @@ impl State {
             no_leader: AtomicBool::new(false),
             cut_feeds: watch::Sender::new(0),
             skip: AtomicUsize::new(0),
+            pending: Mutex::default(),
+            group: Mutex::default(),
+            hush: watch::Sender::new(false),
             map: Mutex::default(),
         }
     }
@@ -96,7 +127,7 @@ impl State {
         let seq = Seq(log.len() as u64 + 1);
         log.push(Entry {
             seq,
-            ts: Ts(seq.0),
+            ts: ts_of(seq),
             kind: EntryKind::Message,
             sender_number: UserNumber(1),
             sender: UserId::new("ann").unwrap(),
@@ -108,9 +139,15 @@ impl State {
         seq
     }
 
-    fn page(&self, channel: ChannelNumber, anchor: Seq, direction: Direction, limit: usize) -> Page {
+    fn page(&self, channel: ChannelNumber, anchor: Anchor, direction: Direction, limit: usize) -> Page {
         let logs = self.logs.lock();
         let log = logs.get(&channel).map(Vec::as_slice).unwrap_or_default();
+        let anchor = match (anchor, direction) {
+            (Anchor::Seq(seq), _) => seq,
+            // The place between two entries, as a position after or before it.
+            (Anchor::Ts(ts), Direction::After) => Seq(log.partition_point(|entry| entry.ts <= ts) as u64),
+            (Anchor::Ts(ts), Direction::Before) => Seq(log.partition_point(|entry| entry.ts < ts) as u64 + 1),
+        };
         let entries: Vec<Entry> = match direction {
             Direction::After => log
                 .iter()
@@ -132,7 +169,7 @@ impl State {
             prev,
             entries,
             head: Seq(log.len() as u64),
-            fenced: 0,
+            fenced: self.group.lock().last_fence(),
             fences: Vec::new(),
         }
     }
@@ -153,12 +190,8 @@ impl State {
                     }]
                 })))
             }
-            Request::User { user, .. } => {
-                let mut users = self.users.lock();
-                let next = UserNumber(users.len() as u64 + 1);
-                Ok(Reply::User(*users.entry(user).or_insert(next)))
-            }
-            Request::Grant { group, user, .. } => self.grant(&group, &user),
+            Request::User { user, .. } => Ok(Reply::User(self.number_of(&user))),
+            Request::Grant { app, group, user, .. } => self.grant(&app, &group, &user),
             Request::Channel { app, group, channel } => match number(&channel) {
                 Some(number) => Ok(Reply::Channel(ChannelInfo {
                     app,
@@ -171,6 +204,7 @@ impl State {
             },
             Request::Append { append, .. } => {
                 self.appends.fetch_add(1, Ordering::SeqCst);
+                self.judge(&append.grant, true)?;
                 if (append.grant.key_id as usize) < self.grants_void_below.load(Ordering::SeqCst) {
                     return Err(no(Code::NotMember));
                 }
@@ -181,25 +215,55 @@ impl State {
                 Ok(Reply::Appended {
                     epoch: EPOCH,
                     seq,
-                    ts: Ts(seq.0),
+                    ts: ts_of(seq),
                     repeat: false,
                 })
             }
             Request::Page {
                 channel,
-                anchor: Anchor::Seq(anchor),
+                anchor,
                 direction,
                 limit,
+                grant,
                 ..
             } => {
                 self.pages.fetch_add(1, Ordering::SeqCst);
+                if let Some(grant) = &grant {
+                    self.judge(grant, false)?;
+                }
                 Ok(Reply::Page(self.page(channel, anchor, direction, limit as usize)))
+            }
+            request => self.answer_rights(request),
+        }
+    }
+
+    fn answer_rights(&self, request: Request) -> Answer {
+        match request {
+            Request::Kick { user, number, by, .. } => self.take_right(&user, number, by, FenceKind::Kick, 0),
+            Request::Mute {
+                user,
+                number,
+                by,
+                until_ms,
+                ..
+            } => self.take_right(&user, number, by, FenceKind::Mute, until_ms),
+            Request::Leave { number, .. } => {
+                let users = self.users.lock();
+                let user = users.iter().find(|(_, known)| **known == number);
+                let user = user.map(|(user, _)| user.clone()).unwrap();
+                drop(users);
+                self.fence(&user, FenceKind::Left);
+                Ok(Reply::Done)
+            }
+            Request::Join { user, .. } => {
+                self.readmit(&user);
+                Ok(Reply::Done)
             }
             _ => Ok(Reply::Done),
         }
     }
 
-    fn grant(&self, group: &GroupId, user: &UserId) -> Answer {
+    fn grant(&self, app: &AppId, group: &GroupId, user: &UserId) -> Answer {
         if group.as_str() != "group" {
             return Err(no(Code::GroupUnknown));
         }
@@ -209,9 +273,126 @@ impl State {
         let made = self.grants.fetch_add(1, Ordering::SeqCst);
         Ok(Reply::Grant(Grant {
             key_id: u32::try_from(made).unwrap(),
-            claims: Bytes::new(),
+            claims: cluster::encode(&self.group.lock().claims(app, group, user, self.number_of(user))),
             seal: [0; 32],
         }))
+    }
+
+    /// What comes next on a channel's feed: entries up to the next fence, then the fence.
+    fn go_on(&self, channel: ChannelNumber, fed: &mut Fed) -> Vec<FeedEvent> {
+        let mut page = self.page(channel, Anchor::Seq(fed.sent), Direction::After, 300);
+        // Read after the page: a fence that was not there yet lies behind it.
+        let group = self.group.lock();
+        let next = group.fences.get(fed.told);
+        let next = next.map(|fence| (fence.fence, fence.place(channel)));
+        drop(group);
+        page.entries
+            .retain(|entry| next.is_none_or(|(_, after)| entry.seq <= after));
+        let mut events = Vec::new();
+        if let Some(last) = page.entries.last().map(|entry| entry.seq) {
+            fed.sent = last;
+            let skip = self.skip.swap(0, Ordering::SeqCst).min(page.entries.len() - 1);
+            if let Some(skipped) = page.entries.drain(..skip).next_back() {
+                page.prev = skipped.seq;
+            }
+            events.push(FeedEvent::Batch {
+                channel,
+                epoch: EPOCH,
+                prev: page.prev,
+                entries: page.entries,
+            });
+        }
+        if let Some((fence, after)) = next.filter(|(_, after)| *after <= fed.sent) {
+            fed.told += 1;
+            events.push(FeedEvent::Fence {
+                channel,
+                after,
+                fence,
+            });
+        }
+        events
+    }
+
+    fn number_of(&self, user: &UserId) -> UserNumber {
+        let mut users = self.users.lock();
+        let next = UserNumber(users.len() as u64 + 1);
+        *users.entry(user.clone()).or_insert(next)
+    }
+
+    /// As the shard judges a grant: stale ones are never answered with anything else.
+    fn judge(&self, grant: &Grant, sends: bool) -> Result<(), Refusal> {
+        let claims: GrantClaims = cluster::decode(&grant.claims).unwrap();
+        let group = self.group.lock();
+        let touches =
+            |fence: &&Placed| fence.fence.number == claims.number && fence.fence.version > claims.version;
+        if group.fences.iter().any(|fence| touches(&fence)) {
+            return Err(Refusal::GrantStale);
+        }
+        if sends && claims.muted_until > NOW_MS {
+            return Err(no(Code::Muted));
+        }
+        Ok(())
+    }
+
+    fn take_right(
+        &self,
+        user: &UserId,
+        number: UserNumber,
+        by: Option<UserNumber>,
+        kind: FenceKind,
+        until_ms: u64,
+    ) -> Answer {
+        assert_eq!(self.number_of(user), number, "the edge knows the user's number");
+        if by.is_some_and(|by| by != self.number_of(&UserId::new(CREATOR).unwrap())) {
+            return Err(no(Code::Forbidden));
+        }
+        if self.strangers.lock().contains(user) {
+            return Err(no(Code::NotMember));
+        }
+        let version = if kind == FenceKind::Mute {
+            self.mute(user, until_ms)
+        } else {
+            self.fence(user, kind)
+        };
+        let pending = self.pending.lock().clone();
+        Ok(Reply::Fenced {
+            version,
+            pending,
+            more: 0,
+        })
+    }
+
+    /// Ends a membership, as the core does for another edge; the fence lies behind what was appended.
+    pub fn fence(&self, user: &UserId, kind: FenceKind) -> u64 {
+        if kind.ends_reading() {
+            self.strangers.lock().push(user.clone());
+        }
+        let number = self.number_of(user);
+        // Also held while entries are appended: a fence lies between two of them.
+        let logs = self.logs.lock();
+        let heads = logs
+            .iter()
+            .map(|(channel, log)| (*channel, Seq(log.len() as u64)));
+        let version = self.group.lock().fence(number, kind, heads.collect());
+        drop(logs);
+        self.grown.send_modify(|grown| *grown += 1);
+        version
+    }
+
+    /// Takes the right to send away, or gives it back, which needs no fence.
+    pub fn mute(&self, user: &UserId, until_ms: u64) -> u64 {
+        let number = self.number_of(user);
+        self.group.lock().muted.insert(number, until_ms);
+        if until_ms > 0 {
+            return self.fence(user, FenceKind::Mute);
+        }
+        self.group.lock().next_version()
+    }
+
+    /// Makes a user a member again.
+    pub fn readmit(&self, user: &UserId) {
+        self.strangers.lock().retain(|stranger| stranger != user);
+        self.group.lock().next_version();
     }
 
     async fn answer_of(&self, node: NodeId, request: Request) -> Answer {
@@ -235,48 +416,40 @@ impl State {
     async fn feed(&self, node: NodeId, mut writer: LaneWriter, mut reader: LaneReader) {
         let mut grown = self.grown.subscribe();
         let mut cut = self.cut_feeds.subscribe();
-        let mut feeds: BTreeMap<ChannelNumber, Seq> = BTreeMap::new();
+        let mut hush = self.hush.subscribe();
+        let mut feeds: BTreeMap<ChannelNumber, Fed> = BTreeMap::new();
         loop {
             let mut events = Vec::new();
             tokio::select! {
                 Ok(()) = cut.changed() => return,
                 Ok(()) = grown.changed() => {}
+                Ok(()) = hush.changed() => {}
                 frame = reader.next() => {
                     let Ok(Some(frame)) = frame else { return };
                     match cluster::decode(&frame).unwrap() {
                         FeedRequest::Follow { channel, position } => {
                             let channel = channel.number;
-                            let head = self.page(channel, Seq(0), Direction::After, 0).head;
+                            let head = self.page(channel, Anchor::Seq(Seq(0)), Direction::After, 0).head;
                             let from = if position.epoch == EPOCH { position.seq } else { head };
-                            feeds.insert(channel, from);
-                            events.push(FeedEvent::Opened { channel, epoch: EPOCH, from, head, fences: FenceTable::default() });
+                            let (fences, told) = self.group.lock().table(channel, from);
+                            feeds.insert(channel, Fed { sent: from, told });
+                            events.push(FeedEvent::Opened { channel, epoch: EPOCH, from, head, fences });
                         }
                         FeedRequest::Unfollow { channel } => drop(feeds.remove(&channel)),
                     }
                 }
             }
-            for (channel, sent) in &mut feeds {
-                let Page {
-                    mut entries,
-                    mut prev,
-                    ..
-                } = self.page(*channel, *sent, Direction::After, 300);
-                let Some(last) = entries.last().map(|entry| entry.seq).filter(|_| node == LEADER) else {
-                    continue;
-                };
-                let skip = self.skip.swap(0, Ordering::SeqCst).min(entries.len() - 1);
-                if let Some(skipped) = entries.drain(..skip).next_back() {
-                    prev = skipped.seq;
+            if node == LEADER && !*hush.borrow_and_update() {
+                for (channel, fed) in &mut feeds {
+                    events.extend(self.go_on(*channel, fed));
                 }
-                *sent = last;
-                events.push(FeedEvent::Batch {
-                    channel: *channel,
-                    epoch: EPOCH,
-                    prev,
-                    entries,
-                });
-                // What did not fit comes with the next look.
-                grown.mark_changed();
+                if events
+                    .iter()
+                    .any(|event| matches!(event, FeedEvent::Batch { .. } | FeedEvent::Fence { .. }))
+                {
+                    // What did not fit comes with the next look.
+                    grown.mark_changed();
+                }
             }
             for event in events {
                 if writer.write_one(cluster::encode(&event)).await.is_err() {
@@ -309,6 +482,17 @@ impl Edge {
     /// With a follower that lags behind.
     pub async fn with_follower() -> Self {
         Self::with_cores(GatewayLimits::default(), &[LEADER, FOLLOWER]).await
+    }
+
+    /// What the edge counts, as Prometheus reads it.
+    pub async fn metrics(&self) -> String {
+        let addr = self.gateway.as_ref().unwrap().observe_addr().unwrap();
+        let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let request = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
     }
 
     async fn with_cores(limits: GatewayLimits, nodes: &[NodeId]) -> Self {

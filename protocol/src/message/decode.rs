@@ -1,25 +1,24 @@
 //! Frame → message: verified first, then read; every field is checked against its limit.
 
+mod fields;
+
 use bytes::Bytes;
-use flatbuffers::{Follow, ForwardsUOffset, Vector, Verifiable, VerifierOptions};
 
 use super::{
     Ack, Authenticate, CRITICAL_KINDS_FROM, ClientAck, CreateChannel, CreateGroup, Deliver, Done, Drain,
-    Entry, Error, Hello, HelloOk, History, Join, Leave, Message, Page, Ping, Place, Pong, Resume, Send,
-    Start, Subscribe, Subscribed, Sync, Unsubscribe, Welcome,
+    Error, Hello, HelloOk, History, Join, Leave, Message, Page, Ping, Place, Pong, Resume, Send, Start,
+    Subscribe, Subscribed, Sync, Unsubscribe, Welcome, rights,
 };
 use crate::cluster::Direction;
 use crate::code::{Class, Code};
 use crate::frame::Frame;
 use crate::ids::{
-    ChannelId, ChannelNumber, ClientMessageId, DeviceId, Epoch, GroupId, NameError, Position, Seq, SessionId,
-    Ts, UserId, UserNumber,
+    ChannelId, ChannelNumber, ClientMessageId, DeviceId, Epoch, GroupId, Seq, SessionId, Ts, UserId,
+    UserNumber,
 };
-use crate::limits::{
-    BODY_BYTES_MAX, FRAME_BYTES_MAX, HELLO_VERSIONS_MAX, PAGE_ENTRIES_MAX, RESUME_POSITIONS_MAX,
-    TEXT_BYTES_MAX, TOKEN_BYTES_MAX, VERIFIER_DEPTH_MAX, VERIFIER_TABLES_MAX,
-};
+use crate::limits::{HELLO_VERSIONS_MAX, RESUME_POSITIONS_MAX, TEXT_BYTES_MAX, TOKEN_BYTES_MAX};
 use crate::wire::v1;
+pub(super) use fields::{Fields, position, table};
 
 /// Why a frame is not a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,117 +70,6 @@ impl DecodeError {
     }
 }
 
-/// The context of one frame while its fields are read.
-struct Fields<'a> {
-    kind: u8,
-    request: u64,
-    payload: &'a Bytes,
-}
-
-impl Fields<'_> {
-    fn error(&self, field: &'static str, reason: impl Into<String>) -> DecodeError {
-        self.coded(field, Code::InvalidField, reason)
-    }
-
-    fn coded(&self, field: &'static str, code: Code, reason: impl Into<String>) -> DecodeError {
-        DecodeError::Field {
-            kind: self.kind,
-            request: self.request,
-            field,
-            reason: reason.into(),
-            code,
-        }
-    }
-
-    /// Whoever asks must be able to tell the answers apart; 0 means the connection.
-    fn request_given(&self) -> Result<(), DecodeError> {
-        if self.request == 0 {
-            Err(self.error("request", "0 is not a request id"))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn name<T>(
-        &self,
-        field: &'static str,
-        name: Option<&str>,
-        new: impl Fn(&str) -> Result<T, NameError>,
-    ) -> Result<T, DecodeError> {
-        new(name.unwrap_or_default()).map_err(|error| self.error(field, error.to_string()))
-    }
-
-    fn text(&self, field: &'static str, text: Option<&str>, max: usize) -> Result<String, DecodeError> {
-        let text = text.unwrap_or_default();
-        if text.len() > max {
-            return Err(self.error(field, format!("{} bytes are over the limit of {max}", text.len())));
-        }
-        Ok(text.to_owned())
-    }
-
-    fn body(&self, body: Option<Vector<'_, u8>>) -> Result<Bytes, DecodeError> {
-        let Some(body) = body else { return Ok(Bytes::new()) };
-        if body.len() > BODY_BYTES_MAX {
-            let reason = format!("{} bytes are over the limit of {BODY_BYTES_MAX}", body.len());
-            return Err(self.coded("body", Code::MessageTooLarge, reason));
-        }
-        Ok(self.payload.slice_ref(body.bytes()))
-    }
-
-    fn limit(&self, limit: u32) -> Result<u32, DecodeError> {
-        if limit > PAGE_ENTRIES_MAX {
-            return Err(self.error(
-                "limit",
-                format!("{limit} is over the limit of {PAGE_ENTRIES_MAX}"),
-            ));
-        }
-        Ok(limit)
-    }
-
-    fn entries(
-        &self,
-        entries: Option<Vector<'_, ForwardsUOffset<v1::Entry<'_>>>>,
-    ) -> Result<Vec<Entry>, DecodeError> {
-        let mut out =
-            Vec::with_capacity(entries.map_or(0, |entries| entries.len().min(PAGE_ENTRIES_MAX as usize)));
-        for entry in entries.iter().flatten() {
-            out.push(Entry {
-                seq: Seq(entry.seq()),
-                ts: Ts(entry.ts()),
-                kind: entry.kind(),
-                sender: self.name("sender", entry.sender(), UserId::new)?,
-                sender_number: UserNumber(entry.sender_number()),
-                client_message_id: ClientMessageId(entry.client_message_id()),
-                body: self.body(entry.body())?,
-            });
-        }
-        if out.windows(2).any(|pair| pair[0].seq >= pair[1].seq) {
-            return Err(self.error("entries", "positions do not ascend"));
-        }
-        Ok(out)
-    }
-}
-
-fn table<'a, T>(kind: u8, payload: &'a [u8]) -> Result<T::Inner, DecodeError>
-where
-    T: Follow<'a> + Verifiable + 'a,
-{
-    let options = VerifierOptions {
-        max_depth: VERIFIER_DEPTH_MAX,
-        max_tables: VERIFIER_TABLES_MAX,
-        max_apparent_size: FRAME_BYTES_MAX * 2,
-        ignore_missing_null_terminator: false,
-    };
-    flatbuffers::root_with_opts::<T>(&options, payload).map_err(|_| DecodeError::Malformed { kind })
-}
-
-fn position(epoch: u32, seq: u64) -> Position {
-    Position {
-        epoch: Epoch(epoch),
-        seq: Seq(seq),
-    }
-}
-
 impl Message {
     /// Verifies and reads a frame. `None` for a type this build does not know and may skip.
     pub fn decode(frame: &Frame) -> Result<Option<Self>, DecodeError> {
@@ -193,6 +81,7 @@ impl Message {
             12..=14 | 24 => decode_subscription(kind, payload).map(Some),
             17..=19 => decode_page(kind, payload).map(Some),
             20..=23 => decode_rest(kind, payload).map(Some),
+            25..=28 => rights::decode(kind, payload).map(Some),
             CRITICAL_KINDS_FROM.. => Err(DecodeError::UnknownCritical { kind }),
             _ => Ok(None),
         }
@@ -389,6 +278,7 @@ fn decode_subscription(kind: u8, payload: &Bytes) -> Result<Message, DecodeError
                 group: fields.name("group", t.group(), GroupId::new)?,
                 channel: fields.name("channel", t.channel(), ChannelId::new)?,
                 position: position(t.epoch(), t.seq()),
+                ts: fields.one_place(t.epoch() != 0 || t.seq() != 0, t.ts())?,
             }
             .into()
         }
@@ -407,6 +297,7 @@ fn decode_subscription(kind: u8, payload: &Bytes) -> Result<Message, DecodeError
                 position: position(t.epoch(), t.seq()),
                 head: Seq(t.head()),
                 start: start(&fields, t.start())?,
+                ts: Ts(t.ts()),
             }
             .into()
         }
@@ -449,6 +340,7 @@ fn decode_resume(kind: u8, payload: &Bytes) -> Result<Resume, DecodeError> {
             group: fields.name("group", place.group(), GroupId::new)?,
             channel: fields.name("channel", place.channel(), ChannelId::new)?,
             position: position(place.epoch(), place.seq()),
+            ts: fields.one_place(place.epoch() != 0 || place.seq() != 0, place.ts())?,
         });
     }
     Ok(Resume {
@@ -463,6 +355,7 @@ fn start(fields: &Fields<'_>, start: v1::Start) -> Result<Start, DecodeError> {
         v1::Start::Head => Ok(Start::Head),
         v1::Start::FullEpoch => Ok(Start::FullEpoch),
         v1::Start::FullAhead => Ok(Start::FullAhead),
+        v1::Start::FullFence => Ok(Start::FullFence),
         v1::Start(other) => Err(fields.error("start", format!("{other} is unknown"))),
     }
 }
@@ -483,6 +376,7 @@ fn decode_page(kind: u8, payload: &Bytes) -> Result<Message, DecodeError> {
                 channel: fields.name("channel", t.channel(), ChannelId::new)?,
                 position: position(t.epoch(), t.seq()),
                 limit: fields.limit(t.limit())?,
+                ts: fields.one_place(t.epoch() != 0 || t.seq() != 0, t.ts())?,
             }
             .into()
         }
@@ -506,6 +400,7 @@ fn decode_page(kind: u8, payload: &Bytes) -> Result<Message, DecodeError> {
                 anchor: Seq(t.anchor()),
                 direction,
                 limit: fields.limit(t.limit())?,
+                ts: fields.one_place(t.anchor() != 0, t.ts())?,
             }
             .into()
         }

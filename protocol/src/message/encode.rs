@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use flatbuffers::{FlatBufferBuilder, ForwardsUOffset, Vector, WIPOffset};
 
-use super::{Entry, Message, Start};
+use super::{Entry, Message, Place, Start};
 use crate::cluster::Direction;
 use crate::code::Class;
 use crate::frame;
 use crate::wire::v1;
 
-type Builder<'a> = FlatBufferBuilder<'a>;
+pub(super) type Builder<'a> = FlatBufferBuilder<'a>;
 type Entries<'a> = WIPOffset<Vector<'a, ForwardsUOffset<v1::Entry<'a>>>>;
 
 impl Message {
@@ -37,6 +37,7 @@ impl Message {
             Self::Done(_) | Self::Ping(_) | Self::Pong(_) | Self::Drain(_) | Self::Error(_) => {
                 self.build_rest(b)
             }
+            Self::Kick(_) | Self::Mute(_) | Self::Fenced(_) | Self::Ended(_) => self.build_rights(b),
         }
     }
 
@@ -200,6 +201,7 @@ impl Message {
                     channel,
                     epoch,
                     seq,
+                    ts: m.ts.0,
                 };
                 let table = v1::Subscribe::create(b, &args);
                 b.finish_minimal(table);
@@ -216,6 +218,7 @@ impl Message {
                     seq: m.position.seq.0,
                     head: m.head.0,
                     start: start(m.start),
+                    ts: m.ts.0,
                 };
                 let table = v1::Subscribed::create(b, &args);
                 b.finish_minimal(table);
@@ -229,24 +232,7 @@ impl Message {
                 b.finish_minimal(table);
             }
             Self::Resume(m) => {
-                let places: Vec<_> = m
-                    .places
-                    .iter()
-                    .map(|place| {
-                        let group = Some(b.create_string(place.group.as_str()));
-                        let channel = Some(b.create_string(place.channel.as_str()));
-                        let (epoch, seq) = (place.position.epoch.0, place.position.seq.0);
-                        v1::Place::create(
-                            b,
-                            &v1::PlaceArgs {
-                                group,
-                                channel,
-                                epoch,
-                                seq,
-                            },
-                        )
-                    })
-                    .collect();
+                let places: Vec<_> = m.places.iter().map(|each| place(b, each)).collect();
                 let places = Some(b.create_vector(&places));
                 let table = v1::Resume::create(
                     b,
@@ -274,6 +260,7 @@ impl Message {
                     epoch,
                     seq,
                     limit: m.limit,
+                    ts: m.ts.0,
                 };
                 let table = v1::Sync::create(b, &args);
                 b.finish_minimal(table);
@@ -292,6 +279,7 @@ impl Message {
                     anchor: m.anchor.0,
                     direction,
                     limit: m.limit,
+                    ts: m.ts.0,
                 };
                 let table = v1::History::create(b, &args);
                 b.finish_minimal(table);
@@ -362,6 +350,19 @@ impl Message {
     }
 }
 
+fn place<'a>(b: &mut Builder<'a>, place: &Place) -> WIPOffset<v1::Place<'a>> {
+    let group = Some(b.create_string(place.group.as_str()));
+    let channel = Some(b.create_string(place.channel.as_str()));
+    let args = v1::PlaceArgs {
+        group,
+        channel,
+        epoch: place.position.epoch.0,
+        seq: place.position.seq.0,
+        ts: place.ts.0,
+    };
+    v1::Place::create(b, &args)
+}
+
 fn entries<'a>(b: &mut Builder<'a>, entries: &[Entry]) -> Entries<'a> {
     let tables: Vec<_> = entries
         .iter()
@@ -389,6 +390,7 @@ fn start(start: Start) -> v1::Start {
         Start::Head => v1::Start::Head,
         Start::FullEpoch => v1::Start::FullEpoch,
         Start::FullAhead => v1::Start::FullAhead,
+        Start::FullFence => v1::Start::FullFence,
     }
 }
 

@@ -35,7 +35,7 @@ fn samples() -> Vec<Message> {
         epoch: Epoch(1),
         seq: Seq(41),
     };
-    vec![
+    let mut samples = vec![
         Hello {
             versions: vec![2, 1],
             client: "test 1".to_owned(),
@@ -110,6 +110,7 @@ fn samples() -> Vec<Message> {
             group: group.clone(),
             channel: channel.clone(),
             position,
+            ts: Ts(0),
         }
         .into(),
         Subscribed {
@@ -119,7 +120,8 @@ fn samples() -> Vec<Message> {
             channel: ChannelNumber(6),
             position,
             head: Seq(50),
-            start: Start::FullEpoch,
+            start: Start::FullFence,
+            ts: Ts(1 << 20),
         }
         .into(),
         Unsubscribe {
@@ -145,6 +147,7 @@ fn samples() -> Vec<Message> {
             channel: channel.clone(),
             position,
             limit: 100,
+            ts: Ts(0),
         }
         .into(),
         History {
@@ -154,6 +157,7 @@ fn samples() -> Vec<Message> {
             anchor: Seq(0),
             direction: Direction::Before,
             limit: 20,
+            ts: Ts(7),
         }
         .into(),
         Page {
@@ -177,10 +181,47 @@ fn samples() -> Vec<Message> {
         Resume {
             request: 10,
             places: vec![Place {
-                group,
-                channel,
-                position,
+                group: group.clone(),
+                channel: channel.clone(),
+                position: Position::default(),
+                ts: Ts(9),
             }],
+        }
+        .into(),
+    ];
+    samples.extend(rights(&group, &channel, position));
+    samples
+}
+
+fn rights(group: &GroupId, channel: &ChannelId, position: Position) -> [Message; 4] {
+    let user = UserId::new("bob").expect("valid");
+    [
+        Kick {
+            request: 11,
+            group: group.clone(),
+            user: user.clone(),
+        }
+        .into(),
+        Mute {
+            request: 12,
+            group: group.clone(),
+            user,
+            until_ms: 7,
+        }
+        .into(),
+        Fenced {
+            request: 12,
+            version: 5,
+            pending: vec![channel.clone()],
+            more: 2,
+        }
+        .into(),
+        Ended {
+            request: 6,
+            channel: ChannelNumber(6),
+            position,
+            code: Code::NotMember.number(),
+            message: "over".to_owned(),
         }
         .into(),
     ]
@@ -194,7 +235,7 @@ fn every_message_survives_its_frame() {
         kinds.sort_unstable();
         kinds
     };
-    assert_eq!(kinds, (1..=24).collect::<Vec<u8>>(), "a sample of every type");
+    assert_eq!(kinds, (1..=28).collect::<Vec<u8>>(), "a sample of every type");
     for message in samples {
         assert_eq!(Message::decode(&frame_of(&message)), Ok(Some(message)));
     }
@@ -206,7 +247,7 @@ fn unknown_types_are_skipped_below_128_and_refused_from_there() {
         kind,
         payload: Bytes::from_static(b"anything"),
     };
-    assert_eq!(Message::decode(&frame(25)), Ok(None));
+    assert_eq!(Message::decode(&frame(29)), Ok(None));
     assert_eq!(Message::decode(&frame(127)), Ok(None));
     assert_eq!(Message::decode(&frame(0)), Ok(None));
     let refused = Message::decode(&frame(128)).expect_err("critical");
@@ -265,12 +306,24 @@ fn out_of_range_fields_are_refused_with_their_request() {
         ),
         (Code::InvalidField, 0)
     );
+    let both = Subscribe {
+        request: 4,
+        group: group.clone(),
+        channel: channel.clone(),
+        position: Position {
+            epoch: Epoch(1),
+            ..position
+        },
+        ts: Ts(1),
+    };
+    assert_eq!(refused(both.into()), (Code::InvalidField, 4));
     let sync = Sync {
         request: 4,
         group,
         channel,
         position,
         limit: PAGE_ENTRIES_MAX + 1,
+        ts: Ts(0),
     };
     assert_eq!(refused(sync.into()), (Code::InvalidField, 4));
     assert_eq!(

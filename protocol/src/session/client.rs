@@ -17,6 +17,7 @@
 //! Throughput of a user in one channel is one message per round trip, and channels are independent.
 
 mod delivery;
+mod end;
 mod event;
 mod jitter;
 mod keepalive;
@@ -39,7 +40,7 @@ use crate::message::{self, Authenticate, Hello, Message, Pong, RequestId, VERSIO
 use delivery::Orphans;
 pub use event::{
     Answer, ClientEvent, CommandError, DisconnectReason, Entries, OpId, Reason, RequestError, SubscribeFrom,
-    SubscribedAt,
+    SubscribedAt, SyncFrom,
 };
 use jitter::Jitter;
 use keepalive::KeepAlive;
@@ -267,6 +268,8 @@ impl ClientMachine {
             Message::Page(page) => self.handle_page(now_ms, page),
             Message::Subscribed(subscribed) => self.handle_subscribed(now_ms, subscribed),
             Message::Deliver(deliver) => self.handle_deliver(now_ms, deliver),
+            Message::Ended(ended) => self.handle_ended(now_ms, ended),
+            Message::Fenced(fenced) => self.handle_fenced(fenced),
             Message::Drain(drain) => {
                 if self.phase == Phase::Open {
                     let wait = LEAVE_WAIT_MS.min(u64::from(drain.deadline_ms));

@@ -15,14 +15,15 @@ extern crate alloc;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_START: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_START: u8 = 3;
+pub const ENUM_MAX_START: u8 = 4;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_START: [Start; 4] = [
+pub const ENUM_VALUES_START: [Start; 5] = [
   Start::Resumed,
   Start::Head,
   Start::FullEpoch,
   Start::FullAhead,
+  Start::FullFence,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -34,14 +35,16 @@ impl Start {
   pub const Head: Self = Self(1);
   pub const FullEpoch: Self = Self(2);
   pub const FullAhead: Self = Self(3);
+  pub const FullFence: Self = Self(4);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 3;
+  pub const ENUM_MAX: u8 = 4;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::Resumed,
     Self::Head,
     Self::FullEpoch,
     Self::FullAhead,
+    Self::FullFence,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -50,6 +53,7 @@ impl Start {
       Self::Head => Some("Head"),
       Self::FullEpoch => Some("FullEpoch"),
       Self::FullAhead => Some("FullAhead"),
+      Self::FullFence => Some("FullFence"),
       _ => None,
     }
   }
@@ -1829,6 +1833,7 @@ impl<'a> Subscribe<'a> {
   pub const VT_CHANNEL: ::flatbuffers::VOffsetT = 8;
   pub const VT_EPOCH: ::flatbuffers::VOffsetT = 10;
   pub const VT_SEQ: ::flatbuffers::VOffsetT = 12;
+  pub const VT_TS: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1840,6 +1845,7 @@ impl<'a> Subscribe<'a> {
     args: &'args SubscribeArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Subscribe<'bldr>> {
     let mut builder = SubscribeBuilder::new(_fbb);
+    builder.add_ts(args.ts);
     builder.add_seq(args.seq);
     builder.add_request(args.request);
     builder.add_epoch(args.epoch);
@@ -1884,6 +1890,13 @@ impl<'a> Subscribe<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Subscribe::VT_SEQ, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn ts(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Subscribe::VT_TS, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Subscribe<'_> {
@@ -1897,6 +1910,7 @@ impl ::flatbuffers::Verifiable for Subscribe<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("channel", Self::VT_CHANNEL, false)?
      .visit_field::<u32>("epoch", Self::VT_EPOCH, false)?
      .visit_field::<u64>("seq", Self::VT_SEQ, false)?
+     .visit_field::<u64>("ts", Self::VT_TS, false)?
      .finish();
     Ok(())
   }
@@ -1907,6 +1921,7 @@ pub struct SubscribeArgs<'a> {
     pub channel: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub epoch: u32,
     pub seq: u64,
+    pub ts: u64,
 }
 impl<'a> Default for SubscribeArgs<'a> {
   #[inline]
@@ -1917,6 +1932,7 @@ impl<'a> Default for SubscribeArgs<'a> {
       channel: None,
       epoch: 0,
       seq: 0,
+      ts: 0,
     }
   }
 }
@@ -1947,6 +1963,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SubscribeBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u64>(Subscribe::VT_SEQ, seq, 0);
   }
   #[inline]
+  pub fn add_ts(&mut self, ts: u64) {
+    self.fbb_.push_slot::<u64>(Subscribe::VT_TS, ts, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SubscribeBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     SubscribeBuilder {
@@ -1969,6 +1989,7 @@ impl ::core::fmt::Debug for Subscribe<'_> {
       ds.field("channel", &self.channel());
       ds.field("epoch", &self.epoch());
       ds.field("seq", &self.seq());
+      ds.field("ts", &self.ts());
       ds.finish()
   }
 }
@@ -1996,6 +2017,7 @@ impl<'a> Subscribed<'a> {
   pub const VT_SEQ: ::flatbuffers::VOffsetT = 14;
   pub const VT_HEAD: ::flatbuffers::VOffsetT = 16;
   pub const VT_START: ::flatbuffers::VOffsetT = 18;
+  pub const VT_TS: ::flatbuffers::VOffsetT = 20;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2007,6 +2029,7 @@ impl<'a> Subscribed<'a> {
     args: &'args SubscribedArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Subscribed<'bldr>> {
     let mut builder = SubscribedBuilder::new(_fbb);
+    builder.add_ts(args.ts);
     builder.add_head(args.head);
     builder.add_seq(args.seq);
     builder.add_channel(args.channel);
@@ -2075,6 +2098,13 @@ impl<'a> Subscribed<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<Start>(Subscribed::VT_START, Some(Start::Resumed)).unwrap()}
   }
+  #[inline]
+  pub fn ts(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Subscribed::VT_TS, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Subscribed<'_> {
@@ -2091,6 +2121,7 @@ impl ::flatbuffers::Verifiable for Subscribed<'_> {
      .visit_field::<u64>("seq", Self::VT_SEQ, false)?
      .visit_field::<u64>("head", Self::VT_HEAD, false)?
      .visit_field::<Start>("start", Self::VT_START, false)?
+     .visit_field::<u64>("ts", Self::VT_TS, false)?
      .finish();
     Ok(())
   }
@@ -2104,6 +2135,7 @@ pub struct SubscribedArgs<'a> {
     pub seq: u64,
     pub head: u64,
     pub start: Start,
+    pub ts: u64,
 }
 impl<'a> Default for SubscribedArgs<'a> {
   #[inline]
@@ -2117,6 +2149,7 @@ impl<'a> Default for SubscribedArgs<'a> {
       seq: 0,
       head: 0,
       start: Start::Resumed,
+      ts: 0,
     }
   }
 }
@@ -2159,6 +2192,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SubscribedBuilder<'a, 'b, A> 
     self.fbb_.push_slot::<Start>(Subscribed::VT_START, start, Start::Resumed);
   }
   #[inline]
+  pub fn add_ts(&mut self, ts: u64) {
+    self.fbb_.push_slot::<u64>(Subscribed::VT_TS, ts, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SubscribedBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     SubscribedBuilder {
@@ -2184,6 +2221,7 @@ impl ::core::fmt::Debug for Subscribed<'_> {
       ds.field("seq", &self.seq());
       ds.field("head", &self.head());
       ds.field("start", &self.start());
+      ds.field("ts", &self.ts());
       ds.finish()
   }
 }
@@ -2797,6 +2835,7 @@ impl<'a> Sync<'a> {
   pub const VT_EPOCH: ::flatbuffers::VOffsetT = 10;
   pub const VT_SEQ: ::flatbuffers::VOffsetT = 12;
   pub const VT_LIMIT: ::flatbuffers::VOffsetT = 14;
+  pub const VT_TS: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2808,6 +2847,7 @@ impl<'a> Sync<'a> {
     args: &'args SyncArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Sync<'bldr>> {
     let mut builder = SyncBuilder::new(_fbb);
+    builder.add_ts(args.ts);
     builder.add_seq(args.seq);
     builder.add_request(args.request);
     builder.add_limit(args.limit);
@@ -2860,6 +2900,13 @@ impl<'a> Sync<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u32>(Sync::VT_LIMIT, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn ts(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Sync::VT_TS, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Sync<'_> {
@@ -2874,6 +2921,7 @@ impl ::flatbuffers::Verifiable for Sync<'_> {
      .visit_field::<u32>("epoch", Self::VT_EPOCH, false)?
      .visit_field::<u64>("seq", Self::VT_SEQ, false)?
      .visit_field::<u32>("limit", Self::VT_LIMIT, false)?
+     .visit_field::<u64>("ts", Self::VT_TS, false)?
      .finish();
     Ok(())
   }
@@ -2885,6 +2933,7 @@ pub struct SyncArgs<'a> {
     pub epoch: u32,
     pub seq: u64,
     pub limit: u32,
+    pub ts: u64,
 }
 impl<'a> Default for SyncArgs<'a> {
   #[inline]
@@ -2896,6 +2945,7 @@ impl<'a> Default for SyncArgs<'a> {
       epoch: 0,
       seq: 0,
       limit: 0,
+      ts: 0,
     }
   }
 }
@@ -2930,6 +2980,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SyncBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u32>(Sync::VT_LIMIT, limit, 0);
   }
   #[inline]
+  pub fn add_ts(&mut self, ts: u64) {
+    self.fbb_.push_slot::<u64>(Sync::VT_TS, ts, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SyncBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     SyncBuilder {
@@ -2953,6 +3007,7 @@ impl ::core::fmt::Debug for Sync<'_> {
       ds.field("epoch", &self.epoch());
       ds.field("seq", &self.seq());
       ds.field("limit", &self.limit());
+      ds.field("ts", &self.ts());
       ds.finish()
   }
 }
@@ -2978,6 +3033,7 @@ impl<'a> History<'a> {
   pub const VT_ANCHOR: ::flatbuffers::VOffsetT = 10;
   pub const VT_DIRECTION: ::flatbuffers::VOffsetT = 12;
   pub const VT_LIMIT: ::flatbuffers::VOffsetT = 14;
+  pub const VT_TS: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2989,6 +3045,7 @@ impl<'a> History<'a> {
     args: &'args HistoryArgs<'args>
   ) -> ::flatbuffers::WIPOffset<History<'bldr>> {
     let mut builder = HistoryBuilder::new(_fbb);
+    builder.add_ts(args.ts);
     builder.add_anchor(args.anchor);
     builder.add_request(args.request);
     builder.add_limit(args.limit);
@@ -3041,6 +3098,13 @@ impl<'a> History<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u32>(History::VT_LIMIT, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn ts(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(History::VT_TS, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for History<'_> {
@@ -3055,6 +3119,7 @@ impl ::flatbuffers::Verifiable for History<'_> {
      .visit_field::<u64>("anchor", Self::VT_ANCHOR, false)?
      .visit_field::<Direction>("direction", Self::VT_DIRECTION, false)?
      .visit_field::<u32>("limit", Self::VT_LIMIT, false)?
+     .visit_field::<u64>("ts", Self::VT_TS, false)?
      .finish();
     Ok(())
   }
@@ -3066,6 +3131,7 @@ pub struct HistoryArgs<'a> {
     pub anchor: u64,
     pub direction: Direction,
     pub limit: u32,
+    pub ts: u64,
 }
 impl<'a> Default for HistoryArgs<'a> {
   #[inline]
@@ -3077,6 +3143,7 @@ impl<'a> Default for HistoryArgs<'a> {
       anchor: 0,
       direction: Direction::After,
       limit: 0,
+      ts: 0,
     }
   }
 }
@@ -3111,6 +3178,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HistoryBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u32>(History::VT_LIMIT, limit, 0);
   }
   #[inline]
+  pub fn add_ts(&mut self, ts: u64) {
+    self.fbb_.push_slot::<u64>(History::VT_TS, ts, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HistoryBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     HistoryBuilder {
@@ -3134,6 +3205,7 @@ impl ::core::fmt::Debug for History<'_> {
       ds.field("anchor", &self.anchor());
       ds.field("direction", &self.direction());
       ds.field("limit", &self.limit());
+      ds.field("ts", &self.ts());
       ds.finish()
   }
 }
@@ -3841,6 +3913,7 @@ impl<'a> Place<'a> {
   pub const VT_CHANNEL: ::flatbuffers::VOffsetT = 6;
   pub const VT_EPOCH: ::flatbuffers::VOffsetT = 8;
   pub const VT_SEQ: ::flatbuffers::VOffsetT = 10;
+  pub const VT_TS: ::flatbuffers::VOffsetT = 12;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -3852,6 +3925,7 @@ impl<'a> Place<'a> {
     args: &'args PlaceArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Place<'bldr>> {
     let mut builder = PlaceBuilder::new(_fbb);
+    builder.add_ts(args.ts);
     builder.add_seq(args.seq);
     builder.add_epoch(args.epoch);
     if let Some(x) = args.channel { builder.add_channel(x); }
@@ -3888,6 +3962,13 @@ impl<'a> Place<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Place::VT_SEQ, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn ts(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Place::VT_TS, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Place<'_> {
@@ -3900,6 +3981,7 @@ impl ::flatbuffers::Verifiable for Place<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("channel", Self::VT_CHANNEL, false)?
      .visit_field::<u32>("epoch", Self::VT_EPOCH, false)?
      .visit_field::<u64>("seq", Self::VT_SEQ, false)?
+     .visit_field::<u64>("ts", Self::VT_TS, false)?
      .finish();
     Ok(())
   }
@@ -3909,6 +3991,7 @@ pub struct PlaceArgs<'a> {
     pub channel: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub epoch: u32,
     pub seq: u64,
+    pub ts: u64,
 }
 impl<'a> Default for PlaceArgs<'a> {
   #[inline]
@@ -3918,6 +4001,7 @@ impl<'a> Default for PlaceArgs<'a> {
       channel: None,
       epoch: 0,
       seq: 0,
+      ts: 0,
     }
   }
 }
@@ -3944,6 +4028,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PlaceBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u64>(Place::VT_SEQ, seq, 0);
   }
   #[inline]
+  pub fn add_ts(&mut self, ts: u64) {
+    self.fbb_.push_slot::<u64>(Place::VT_TS, ts, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PlaceBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     PlaceBuilder {
@@ -3965,6 +4053,7 @@ impl ::core::fmt::Debug for Place<'_> {
       ds.field("channel", &self.channel());
       ds.field("epoch", &self.epoch());
       ds.field("seq", &self.seq());
+      ds.field("ts", &self.ts());
       ds.finish()
   }
 }
@@ -4078,6 +4167,611 @@ impl ::core::fmt::Debug for Resume<'_> {
     let mut ds = f.debug_struct("Resume");
       ds.field("request", &self.request());
       ds.field("places", &self.places());
+      ds.finish()
+  }
+}
+pub enum KickOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Kick<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Kick<'a> {
+  type Inner = Kick<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Kick<'a> {
+  pub const VT_REQUEST: ::flatbuffers::VOffsetT = 4;
+  pub const VT_GROUP: ::flatbuffers::VOffsetT = 6;
+  pub const VT_USER: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Kick { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args KickArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Kick<'bldr>> {
+    let mut builder = KickBuilder::new(_fbb);
+    builder.add_request(args.request);
+    if let Some(x) = args.user { builder.add_user(x); }
+    if let Some(x) = args.group { builder.add_group(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn request(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Kick::VT_REQUEST, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn group(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Kick::VT_GROUP, None)}
+  }
+  #[inline]
+  pub fn user(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Kick::VT_USER, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Kick<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("request", Self::VT_REQUEST, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("group", Self::VT_GROUP, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("user", Self::VT_USER, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct KickArgs<'a> {
+    pub request: u64,
+    pub group: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub user: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for KickArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    KickArgs {
+      request: 0,
+      group: None,
+      user: None,
+    }
+  }
+}
+
+pub struct KickBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> KickBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_request(&mut self, request: u64) {
+    self.fbb_.push_slot::<u64>(Kick::VT_REQUEST, request, 0);
+  }
+  #[inline]
+  pub fn add_group(&mut self, group: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Kick::VT_GROUP, group);
+  }
+  #[inline]
+  pub fn add_user(&mut self, user: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Kick::VT_USER, user);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> KickBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    KickBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Kick<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Kick<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Kick");
+      ds.field("request", &self.request());
+      ds.field("group", &self.group());
+      ds.field("user", &self.user());
+      ds.finish()
+  }
+}
+pub enum MuteOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Mute<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Mute<'a> {
+  type Inner = Mute<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Mute<'a> {
+  pub const VT_REQUEST: ::flatbuffers::VOffsetT = 4;
+  pub const VT_GROUP: ::flatbuffers::VOffsetT = 6;
+  pub const VT_USER: ::flatbuffers::VOffsetT = 8;
+  pub const VT_UNTIL_MS: ::flatbuffers::VOffsetT = 10;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Mute { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args MuteArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Mute<'bldr>> {
+    let mut builder = MuteBuilder::new(_fbb);
+    builder.add_until_ms(args.until_ms);
+    builder.add_request(args.request);
+    if let Some(x) = args.user { builder.add_user(x); }
+    if let Some(x) = args.group { builder.add_group(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn request(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Mute::VT_REQUEST, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn group(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Mute::VT_GROUP, None)}
+  }
+  #[inline]
+  pub fn user(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Mute::VT_USER, None)}
+  }
+  #[inline]
+  pub fn until_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Mute::VT_UNTIL_MS, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Mute<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("request", Self::VT_REQUEST, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("group", Self::VT_GROUP, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("user", Self::VT_USER, false)?
+     .visit_field::<u64>("until_ms", Self::VT_UNTIL_MS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct MuteArgs<'a> {
+    pub request: u64,
+    pub group: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub user: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub until_ms: u64,
+}
+impl<'a> Default for MuteArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    MuteArgs {
+      request: 0,
+      group: None,
+      user: None,
+      until_ms: 0,
+    }
+  }
+}
+
+pub struct MuteBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MuteBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_request(&mut self, request: u64) {
+    self.fbb_.push_slot::<u64>(Mute::VT_REQUEST, request, 0);
+  }
+  #[inline]
+  pub fn add_group(&mut self, group: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Mute::VT_GROUP, group);
+  }
+  #[inline]
+  pub fn add_user(&mut self, user: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Mute::VT_USER, user);
+  }
+  #[inline]
+  pub fn add_until_ms(&mut self, until_ms: u64) {
+    self.fbb_.push_slot::<u64>(Mute::VT_UNTIL_MS, until_ms, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MuteBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    MuteBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Mute<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Mute<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Mute");
+      ds.field("request", &self.request());
+      ds.field("group", &self.group());
+      ds.field("user", &self.user());
+      ds.field("until_ms", &self.until_ms());
+      ds.finish()
+  }
+}
+pub enum FencedOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Fenced<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Fenced<'a> {
+  type Inner = Fenced<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Fenced<'a> {
+  pub const VT_REQUEST: ::flatbuffers::VOffsetT = 4;
+  pub const VT_VERSION: ::flatbuffers::VOffsetT = 6;
+  pub const VT_PENDING: ::flatbuffers::VOffsetT = 8;
+  pub const VT_MORE: ::flatbuffers::VOffsetT = 10;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Fenced { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args FencedArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Fenced<'bldr>> {
+    let mut builder = FencedBuilder::new(_fbb);
+    builder.add_version(args.version);
+    builder.add_request(args.request);
+    builder.add_more(args.more);
+    if let Some(x) = args.pending { builder.add_pending(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn request(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Fenced::VT_REQUEST, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn version(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Fenced::VT_VERSION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn pending(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(Fenced::VT_PENDING, None)}
+  }
+  #[inline]
+  pub fn more(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Fenced::VT_MORE, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Fenced<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("request", Self::VT_REQUEST, false)?
+     .visit_field::<u64>("version", Self::VT_VERSION, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("pending", Self::VT_PENDING, false)?
+     .visit_field::<u32>("more", Self::VT_MORE, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct FencedArgs<'a> {
+    pub request: u64,
+    pub version: u64,
+    pub pending: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
+    pub more: u32,
+}
+impl<'a> Default for FencedArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    FencedArgs {
+      request: 0,
+      version: 0,
+      pending: None,
+      more: 0,
+    }
+  }
+}
+
+pub struct FencedBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> FencedBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_request(&mut self, request: u64) {
+    self.fbb_.push_slot::<u64>(Fenced::VT_REQUEST, request, 0);
+  }
+  #[inline]
+  pub fn add_version(&mut self, version: u64) {
+    self.fbb_.push_slot::<u64>(Fenced::VT_VERSION, version, 0);
+  }
+  #[inline]
+  pub fn add_pending(&mut self, pending: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Fenced::VT_PENDING, pending);
+  }
+  #[inline]
+  pub fn add_more(&mut self, more: u32) {
+    self.fbb_.push_slot::<u32>(Fenced::VT_MORE, more, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> FencedBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    FencedBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Fenced<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Fenced<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Fenced");
+      ds.field("request", &self.request());
+      ds.field("version", &self.version());
+      ds.field("pending", &self.pending());
+      ds.field("more", &self.more());
+      ds.finish()
+  }
+}
+pub enum EndedOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Ended<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Ended<'a> {
+  type Inner = Ended<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Ended<'a> {
+  pub const VT_REQUEST: ::flatbuffers::VOffsetT = 4;
+  pub const VT_CHANNEL: ::flatbuffers::VOffsetT = 6;
+  pub const VT_EPOCH: ::flatbuffers::VOffsetT = 8;
+  pub const VT_SEQ: ::flatbuffers::VOffsetT = 10;
+  pub const VT_CODE: ::flatbuffers::VOffsetT = 12;
+  pub const VT_MESSAGE: ::flatbuffers::VOffsetT = 14;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Ended { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args EndedArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Ended<'bldr>> {
+    let mut builder = EndedBuilder::new(_fbb);
+    builder.add_seq(args.seq);
+    builder.add_channel(args.channel);
+    builder.add_request(args.request);
+    if let Some(x) = args.message { builder.add_message(x); }
+    builder.add_epoch(args.epoch);
+    builder.add_code(args.code);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn request(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Ended::VT_REQUEST, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn channel(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Ended::VT_CHANNEL, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn epoch(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Ended::VT_EPOCH, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn seq(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Ended::VT_SEQ, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn code(&self) -> u16 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u16>(Ended::VT_CODE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn message(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Ended::VT_MESSAGE, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Ended<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("request", Self::VT_REQUEST, false)?
+     .visit_field::<u64>("channel", Self::VT_CHANNEL, false)?
+     .visit_field::<u32>("epoch", Self::VT_EPOCH, false)?
+     .visit_field::<u64>("seq", Self::VT_SEQ, false)?
+     .visit_field::<u16>("code", Self::VT_CODE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("message", Self::VT_MESSAGE, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct EndedArgs<'a> {
+    pub request: u64,
+    pub channel: u64,
+    pub epoch: u32,
+    pub seq: u64,
+    pub code: u16,
+    pub message: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for EndedArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    EndedArgs {
+      request: 0,
+      channel: 0,
+      epoch: 0,
+      seq: 0,
+      code: 0,
+      message: None,
+    }
+  }
+}
+
+pub struct EndedBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> EndedBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_request(&mut self, request: u64) {
+    self.fbb_.push_slot::<u64>(Ended::VT_REQUEST, request, 0);
+  }
+  #[inline]
+  pub fn add_channel(&mut self, channel: u64) {
+    self.fbb_.push_slot::<u64>(Ended::VT_CHANNEL, channel, 0);
+  }
+  #[inline]
+  pub fn add_epoch(&mut self, epoch: u32) {
+    self.fbb_.push_slot::<u32>(Ended::VT_EPOCH, epoch, 0);
+  }
+  #[inline]
+  pub fn add_seq(&mut self, seq: u64) {
+    self.fbb_.push_slot::<u64>(Ended::VT_SEQ, seq, 0);
+  }
+  #[inline]
+  pub fn add_code(&mut self, code: u16) {
+    self.fbb_.push_slot::<u16>(Ended::VT_CODE, code, 0);
+  }
+  #[inline]
+  pub fn add_message(&mut self, message: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Ended::VT_MESSAGE, message);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> EndedBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    EndedBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Ended<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Ended<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Ended");
+      ds.field("request", &self.request());
+      ds.field("channel", &self.channel());
+      ds.field("epoch", &self.epoch());
+      ds.field("seq", &self.seq());
+      ds.field("code", &self.code());
+      ds.field("message", &self.message());
       ds.finish()
   }
 }

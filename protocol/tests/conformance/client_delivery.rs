@@ -1,6 +1,6 @@
 //! The rules of SPEC.md for a client, about what is delivered to it.
 
-use throng_protocol::ids::{Epoch, Position, Seq};
+use throng_protocol::ids::{Epoch, Position, Seq, Ts};
 use throng_protocol::message::{ClientAck, Deliver, Entry, Message, Page, Place, Start};
 use throng_protocol::session::client::{ACK_DELAY_MS, ClientEvent, GAP_WAIT_MS, SubscribeFrom};
 
@@ -198,6 +198,7 @@ fn a_page_of_another_epoch_is_not_mixed_into_what_is_held() {
         group: group(),
         channel: channel(),
         position: at(2, 12),
+        ts: Ts(0),
     };
     assert_eq!(last, Some(place), "13 of the first epoch is gone");
 }
@@ -236,5 +237,19 @@ fn what_was_held_stays_held_in_the_same_epoch_only() {
         assert_eq!(resets(&events).is_empty(), kept);
         client.feed(4, deliver(epoch, 8, &[9, 10, 11]));
         assert_eq!(client.emitted(), if kept { &[11][..] } else { &[9, 10, 11][..] });
+    }
+}
+
+#[test]
+fn what_lies_before_a_full_fence_is_no_gap() {
+    for (start, asked) in [(Start::FullFence, 0), (Start::Resumed, 1)] {
+        let mut client = Client::subscribed(10);
+        client.machine.handle_disconnected(1);
+        client.connect(2, welcome());
+        let request = request_of(&client.said()[0]);
+        client.feed(3, subscribed(request, at(1, 30), start));
+        assert_eq!(resets(&client.events()).len(), 1 - asked);
+        client.machine.handle_timeout(3 + GAP_WAIT_MS);
+        assert_eq!(syncs(&client.said()).len(), asked, "{start:?}");
     }
 }

@@ -42,7 +42,9 @@ fn entries(entries: &[Entry]) -> Value {
 }
 
 fn place(place: &Place) -> Value {
-    let names = json!({"group": place.group.as_str(), "channel": place.channel.as_str()});
+    let names = json!({
+        "group": place.group.as_str(), "channel": place.channel.as_str(), "ts": long(place.ts.0),
+    });
     with_position(names, place.position)
 }
 
@@ -52,6 +54,7 @@ pub fn fields(message: &Message) -> Map<String, Value> {
         .or_else(|| group(message))
         .or_else(|| delivery(message))
         .or_else(|| reading(message))
+        .or_else(|| rights(message))
         .or_else(|| rest(message));
     match value {
         Some(Value::Object(fields)) => fields,
@@ -115,6 +118,7 @@ fn reading(message: &Message) -> Option<Value> {
         Message::Subscribe(m) => {
             let names = json!({
                 "request": long(m.request), "group": m.group.as_str(), "channel": m.channel.as_str(),
+                "ts": long(m.ts.0),
             });
             with_position(names, m.position)
         }
@@ -124,11 +128,12 @@ fn reading(message: &Message) -> Option<Value> {
                 Start::Head => "Head",
                 Start::FullEpoch => "FullEpoch",
                 Start::FullAhead => "FullAhead",
+                Start::FullFence => "FullFence",
             };
             let fields = json!({
                 "request": long(m.request), "group": m.group.as_str(),
                 "channel_name": m.channel_name.as_str(), "channel": long(m.channel.0),
-                "head": long(m.head.0), "start": start,
+                "head": long(m.head.0), "start": start, "ts": long(m.ts.0),
             });
             with_position(fields, m.position)
         }
@@ -139,19 +144,42 @@ fn reading(message: &Message) -> Option<Value> {
         Message::Sync(m) => {
             let fields = json!({
                 "request": long(m.request), "group": m.group.as_str(), "channel": m.channel.as_str(),
-                "limit": m.limit,
+                "limit": m.limit, "ts": long(m.ts.0),
             });
             with_position(fields, m.position)
         }
         Message::History(m) => json!({
             "request": long(m.request), "group": m.group.as_str(), "channel": m.channel.as_str(),
-            "anchor": long(m.anchor.0), "limit": m.limit,
+            "anchor": long(m.anchor.0), "limit": m.limit, "ts": long(m.ts.0),
             "direction": match m.direction { Direction::After => "After", Direction::Before => "Before" },
         }),
         Message::Page(m) => json!({
             "request": long(m.request), "channel": long(m.channel.0), "epoch": m.epoch.0,
             "prev": long(m.prev.0), "head": long(m.head.0), "entries": entries(&m.entries),
         }),
+        _ => return None,
+    })
+}
+
+fn rights(message: &Message) -> Option<Value> {
+    Some(match message {
+        Message::Kick(m) => {
+            json!({"request": long(m.request), "group": m.group.as_str(), "user": m.user.as_str()})
+        }
+        Message::Mute(m) => json!({
+            "request": long(m.request), "group": m.group.as_str(), "user": m.user.as_str(),
+            "until_ms": long(m.until_ms),
+        }),
+        Message::Fenced(m) => json!({
+            "request": long(m.request), "version": long(m.version), "more": m.more,
+            "pending": m.pending.iter().map(|channel| channel.as_str()).collect::<Vec<_>>(),
+        }),
+        Message::Ended(m) => {
+            let fields = json!({
+                "request": long(m.request), "channel": long(m.channel.0), "code": m.code, "message": m.message,
+            });
+            with_position(fields, m.position)
+        }
         _ => return None,
     })
 }

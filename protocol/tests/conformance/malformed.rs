@@ -1,6 +1,7 @@
 //! The malformed vectors: frames a receiver refuses, with the code it reports, and frames it skips.
 
 use bytes::Bytes;
+use throng_protocol::cluster::PENDING_CHANNELS_MAX;
 use throng_protocol::frame;
 use throng_protocol::ids::{ChannelNumber, Epoch, Seq};
 use throng_protocol::limits::{FRAME_BYTES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX, TOKEN_BYTES_MAX};
@@ -100,7 +101,7 @@ fn types() -> Vec<Malformed> {
     let of = |name, kind, outcome| at(Layer::Type, name, frame::encode(kind, b"anything"), outcome);
     vec![
         of("type_0", 0, "skip"),
-        of("the_first_unknown_type", 25, "skip"),
+        of("the_first_unknown_type", 29, "skip"),
         of("the_last_type_that_is_skipped", 127, "skip"),
         of(
             "the_first_type_that_is_not_skipped",
@@ -159,7 +160,7 @@ fn payloads() -> Vec<Malformed> {
 fn names() -> Vec<Malformed> {
     let request = (0, Value::U64(5));
     let group = (1, text("g"));
-    let cases: [(&str, u8, Table, u16, u64); 9] = [
+    let cases: [(&str, u8, Table, u16, u64); 11] = [
         ("create_group_group", 5, vec![request.clone()], 1, 5),
         (
             "create_channel_channel",
@@ -173,7 +174,9 @@ fn names() -> Vec<Malformed> {
         ("send_channel", 10, vec![request.clone(), group.clone()], 2, 5),
         ("subscribe_group", 12, vec![request.clone(), (2, text("c"))], 1, 5),
         ("sync_channel", 17, vec![request.clone(), group.clone()], 2, 5),
-        ("history_channel", 18, vec![request, group], 2, 5),
+        ("history_channel", 18, vec![request.clone(), group.clone()], 2, 5),
+        ("kick_user", 25, vec![request.clone(), group], 2, 5),
+        ("mute_group", 26, vec![request, (2, text("u"))], 1, 5),
         ("authenticate_device", 3, vec![(0, text("t"))], 1, 0),
     ];
     let bad = [
@@ -217,6 +220,32 @@ fn ranges() -> Vec<Malformed> {
     };
     let place: Table = vec![(0, text("g")), (1, text("c"))];
     let places = |count| vec![(0, Value::U64(6)), (1, Value::Tables(vec![place.clone(); count]))];
+    // A position, of which epochs are 32 bits wide, and a time stamp.
+    let both = |slot: u16, ts: u16| {
+        let number = if slot == 3 && ts == 5 {
+            Value::U32(1)
+        } else {
+            Value::U64(1)
+        };
+        let mut table = with(names(), 4, slot, number);
+        table.push((ts, Value::U64(1)));
+        table
+    };
+    let by_both = vec![
+        (0, text("g")),
+        (1, text("c")),
+        (3, Value::U64(1)),
+        (4, Value::U64(1)),
+    ];
+    let place_by_both = vec![(0, Value::U64(6)), (1, Value::Tables(vec![by_both]))];
+    let fenced = |pending: Vec<String>| vec![(0, Value::U64(6)), (2, Value::Texts(pending))];
+    let crowded = fenced(
+        (0..=PENDING_CHANNELS_MAX)
+            .map(|number| number.to_string())
+            .collect(),
+    );
+    let nameless = fenced(vec![String::new()]);
+    let long_end = vec![(5, text("x".repeat(TEXT_BYTES_MAX + 1)))];
     let request_0 = Message::from(Join {
         request: 0,
         group: samples::group(),
@@ -229,7 +258,15 @@ fn ranges() -> Vec<Malformed> {
         field("sync_limit_301", 17, 4, &with(names(), 4, 5, Value::U32(301))),
         field("history_limit_301", 18, 4, &with(names(), 4, 5, Value::U32(301))),
         field("history_direction_2", 18, 4, &with(names(), 4, 4, Value::U8(2))),
-        field("subscribed_start_4", 13, 4, &with(names(), 4, 7, Value::U8(4))),
+        field("subscribed_start_5", 13, 4, &with(names(), 4, 7, Value::U8(5))),
+        field("subscribe_by_seq_and_ts", 12, 4, &both(4, 5)),
+        field("subscribe_by_epoch_and_ts", 12, 4, &both(3, 5)),
+        field("sync_by_seq_and_ts", 17, 4, &both(4, 6)),
+        field("history_by_anchor_and_ts", 18, 4, &both(3, 6)),
+        field("resume_by_seq_and_ts", 24, 6, &place_by_both),
+        field("fenced_with_101_channels", 27, 6, &crowded),
+        field("fenced_with_a_channel_without_a_name", 27, 6, &nameless),
+        field("ended_message_too_long", 28, 0, &long_end),
         field("hello_without_versions", 1, 0, &vec![(1, text("x"))]),
         field(
             "hello_with_17_versions",

@@ -8,9 +8,9 @@ use throng_protocol::ids::{
     UserId, UserNumber,
 };
 use throng_protocol::message::{
-    Ack, Authenticate, ClientAck, CreateChannel, CreateGroup, Deliver, Direction, Done, Drain, Entry, Error,
-    Hello, HelloOk, History, Join, Leave, Message, Page, Ping, Place, Pong, Resume, Send, Start, Subscribe,
-    Subscribed, Sync, Unsubscribe, Welcome,
+    Ack, Authenticate, ClientAck, CreateChannel, CreateGroup, Deliver, Direction, Done, Drain, Ended, Entry,
+    Error, Fenced, Hello, HelloOk, History, Join, Kick, Leave, Message, Mute, Page, Ping, Place, Pong,
+    Resume, Send, Start, Subscribe, Subscribed, Sync, Unsubscribe, Welcome,
 };
 
 /// A named message.
@@ -67,6 +67,7 @@ pub fn all() -> Vec<Sample> {
         resumptions(),
         deliveries(),
         pages(),
+        rights(),
         rest(),
     ]
     .concat()
@@ -253,6 +254,7 @@ fn many_places() -> Vec<Place> {
             group: group(),
             channel: ChannelId::new(&format!("channel-{number}")).expect("valid"),
             position: position(1, number * 1_000),
+            ts: Ts(0),
         })
         .collect()
 }
@@ -263,6 +265,11 @@ fn subscriptions() -> Vec<Sample> {
         group: group(),
         channel: channel(),
         position,
+        ts: Ts(0),
+    };
+    let by_ts = Subscribe {
+        ts: Ts::from_millis(TIME_MS),
+        ..subscribe(position(0, 0))
     };
     let subscribed = |position, head, start| Subscribed {
         request: 6,
@@ -272,6 +279,11 @@ fn subscriptions() -> Vec<Sample> {
         position,
         head: Seq(head),
         start,
+        ts: Ts(0),
+    };
+    let with_ts = Subscribed {
+        ts: Ts(u64::MAX),
+        ..subscribed(position(1, 41), 50, Start::Resumed)
     };
     vec![
         ("subscribe_at_the_head", subscribe(position(0, 0)).into()),
@@ -291,6 +303,12 @@ fn subscriptions() -> Vec<Sample> {
         (
             "subscribed_full_ahead",
             subscribed(position(1, 30), 30, Start::FullAhead).into(),
+        ),
+        ("subscribe_behind_a_time_stamp", by_ts.into()),
+        ("subscribed_with_a_time_stamp", with_ts.into()),
+        (
+            "subscribed_full_fence",
+            subscribed(position(1, 30), 30, Start::FullFence).into(),
         ),
     ]
 }
@@ -328,6 +346,11 @@ fn resumptions() -> Vec<Sample> {
         group,
         channel,
         position,
+        ts: Ts(0),
+    };
+    let by_ts = Place {
+        ts: Ts::from_millis(TIME_MS),
+        ..place(group(), other_channel(), position(0, 0))
     };
     vec![
         (
@@ -362,6 +385,14 @@ fn resumptions() -> Vec<Sample> {
             }
             .into(),
         ),
+        (
+            "resume_behind_a_time_stamp",
+            Resume {
+                request: 12,
+                places: vec![place(group(), channel(), position(1, 41)), by_ts],
+            }
+            .into(),
+        ),
     ]
 }
 
@@ -372,6 +403,11 @@ fn pages() -> Vec<Sample> {
         channel: channel(),
         position,
         limit,
+        ts: Ts(0),
+    };
+    let sync_by_ts = Sync {
+        ts: Ts(u64::MAX),
+        ..sync(position(0, 0), 100)
     };
     let history = |anchor, direction, limit| History {
         request: 9,
@@ -380,6 +416,11 @@ fn pages() -> Vec<Sample> {
         anchor: Seq(anchor),
         direction,
         limit,
+        ts: Ts(0),
+    };
+    let history_by_ts = History {
+        ts: Ts::from_millis(TIME_MS),
+        ..history(0, Direction::Before, 20)
     };
     let page = |prev, head, entries| Page {
         request: 9,
@@ -400,6 +441,48 @@ fn pages() -> Vec<Sample> {
         ("history_after", history(10, Direction::After, 0).into()),
         ("page", page(0, 2, vec![entry(1, b"a"), entry(2, b"b")]).into()),
         ("page_of_nothing", page(41, 41, Vec::new()).into()),
+        ("sync_behind_a_time_stamp", sync_by_ts.into()),
+        ("history_before_a_time_stamp", history_by_ts.into()),
+    ]
+}
+
+fn rights() -> Vec<Sample> {
+    let user = |name| UserId::new(name).expect("valid");
+    let kick = |request, group, user| Kick { request, group, user };
+    let mute = |request, until_ms| Mute {
+        request,
+        group: group(),
+        user: user("bob"),
+        until_ms,
+    };
+    let fenced = |pending, more| Fenced {
+        request: 12,
+        version: 8,
+        pending,
+        more,
+    };
+    let ended = |seq, code: u16, message: &str| Ended {
+        request: 6,
+        channel: ChannelNumber(CHANNEL),
+        position: position(1, seq),
+        code,
+        message: message.to_owned(),
+    };
+    vec![
+        ("kick", kick(12, group(), user("bob")).into()),
+        (
+            "kick_with_the_longest_names",
+            kick(u64::MAX, long_group(), user(LONG)).into(),
+        ),
+        ("mute", mute(13, TIME_MS + 60_000).into()),
+        ("unmute", mute(14, 0).into()),
+        ("fenced_everywhere", fenced(Vec::new(), 0).into()),
+        (
+            "fenced_but_for_some_channels",
+            fenced(vec![channel(), other_channel()], 3).into(),
+        ),
+        ("ended", ended(42, 302, "the membership has ended").into()),
+        ("ended_with_an_unknown_code", ended(u64::MAX, 999, "").into()),
     ]
 }
 

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use throng_protocol::code::Code;
 use throng_protocol::frame;
-use throng_protocol::ids::{ChannelNumber, DeviceId};
+use throng_protocol::ids::{ChannelNumber, DeviceId, Ts};
 use throng_protocol::limits::{
     FRAME_BYTES_MAX, IDLE_TIMEOUT_MS, REQUESTS_IN_FLIGHT_MAX, RESUME_POSITIONS_MAX,
 };
@@ -23,7 +23,8 @@ fn places(count: usize) -> Vec<Place> {
         Place {
             group: group(),
             channel: channel(),
-            position: at(1, 1)
+            position: at(1, 1),
+            ts: Ts(0),
         };
         count
     ]

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use throng_protocol::code::Code;
 use throng_protocol::frame::{self, Frame};
 use throng_protocol::ids::{
-    ChannelNumber, ClientMessageId, DeviceId, Epoch, Position, Seq, SessionId, UserId, UserNumber,
+    ChannelNumber, ClientMessageId, DeviceId, Epoch, Position, Seq, SessionId, Ts, UserId, UserNumber,
 };
 use throng_protocol::message::{
     Authenticate, Deliver, Error, Hello, HelloOk, Message, RequestId, Send, Start, Subscribed, Welcome,
@@ -216,6 +216,7 @@ pub fn subscribed(request: RequestId, position: Position, start: Start) -> Subsc
         position,
         head: position.seq,
         start,
+        ts: Ts(0),
     }
 }
 

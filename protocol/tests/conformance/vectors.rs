@@ -202,7 +202,7 @@ fn every_type_has_two_positive_vectors() {
     }
     assert_eq!(
         counts.keys().copied().collect::<Vec<_>>(),
-        (1..=24).collect::<Vec<_>>()
+        (1..=28).collect::<Vec<_>>()
     );
     assert!(counts.values().all(|count| *count >= 2), "{counts:?}");
 }

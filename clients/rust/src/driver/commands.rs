@@ -89,9 +89,19 @@ impl Driver {
             Request::CreateChannel((group, channel)) => self.machine.create_channel(now_ms, group, channel),
             Request::Join(group) => self.machine.join(now_ms, group),
             Request::Leave(group) => self.machine.leave(now_ms, group),
+            Request::Kick(group, user) => self.machine.kick(now_ms, group, user),
+            Request::Mute(group, user, until_ms) => self.machine.mute(now_ms, group, user, until_ms),
+            Request::MuteFor(group, user, span) => {
+                let span_ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+                let until_ms = self.machine.server_time_ms(now_ms).saturating_add(span_ms);
+                self.machine.mute(now_ms, group, user, until_ms)
+            }
             Request::History((group, channel), anchor, direction, limit) => self
                 .machine
                 .history(now_ms, group, channel, anchor, direction, limit),
+            Request::Sync((group, channel), from, limit) => {
+                self.machine.sync(now_ms, group, channel, from, limit)
+            }
         };
         self.await_answer(taken, Reply::Request(reply));
     }
@@ -107,6 +117,7 @@ impl Driver {
             From::Head => SubscribeFrom::Head,
             From::Start => SubscribeFrom::Start,
             From::Position(position) => SubscribeFrom::Position(position),
+            From::Ts(ts) => SubscribeFrom::Ts(ts),
             From::Stored => match self.saved.get(&key) {
                 Some(position) => SubscribeFrom::Position(*position),
                 None => SubscribeFrom::Head,

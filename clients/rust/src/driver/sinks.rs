@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
-use throng_protocol::ids::{MessageId, Position};
+use throng_protocol::ids::{MessageId, Position, Ts};
 use throng_protocol::message::{self, Place};
 use throng_protocol::session::client::{Entries, SubscribedAt};
 use tokio::sync::mpsc;
@@ -72,6 +72,7 @@ impl Driver {
             number: at.number,
             start: at.position,
             start_reason: at.start,
+            start_ts: at.ts,
             head: at.head,
             items: queue,
             consumed,
@@ -96,6 +97,7 @@ impl Driver {
             group: key.0.clone(),
             channel: key.1.clone(),
             position,
+            ts: Ts(0),
         });
         if !sink.ended {
             self.unsubscribe(key.clone());

@@ -37,6 +37,12 @@ pub struct World {
     pub written: AtomicU64,
     /// Every send that came, with its first attempt.
     pub attempts: Mutex<Vec<(ClientMessageId, u64)>>,
+    /// Whether the user is out of all groups: what lies behind the entries there were is not for them.
+    kicked: watch::Sender<Option<BTreeMap<ChannelNumber, Seq>>>,
+    /// Rights taken away by the client: whose, and until when for a mute.
+    pub taken: Mutex<Vec<(UserId, Option<u64>)>>,
+    /// Channels named as pending.
+    pub pending: Mutex<Vec<ChannelId>>,
     drain: watch::Sender<Option<(String, Vec<String>)>>,
     folder: tempfile::TempDir,
 }
@@ -50,6 +56,9 @@ impl World {
             refuse_sends: AtomicU32::new(0),
             written: AtomicU64::new(0),
             attempts: Mutex::default(),
+            kicked: watch::Sender::new(None),
+            taken: Mutex::default(),
+            pending: Mutex::default(),
             drain: watch::Sender::new(None),
             folder: tempfile::tempdir().unwrap(),
         })
@@ -82,6 +91,35 @@ impl World {
             }
         });
         format!("127.0.0.1:{port}")
+    }
+
+    /// Ends the user's memberships.
+    pub fn kick(&self) {
+        let logs = self.logs.lock().unwrap();
+        let heads = logs
+            .logs
+            .iter()
+            .map(|(number, log)| (*number, Seq(log.len() as u64)));
+        let places = heads.collect();
+        drop(logs);
+        self.kicked.send_replace(Some(places));
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    fn is_out(&self) -> bool {
+        self.kicked.borrow().is_some()
+    }
+
+    fn cap(&self, number: ChannelNumber) -> Option<Seq> {
+        let kicked = self.kicked.borrow();
+        kicked
+            .as_ref()
+            .map(|places| places.get(&number).copied().unwrap_or_default())
+    }
+
+    /// The last entry with this time stamp or an earlier one: stamps are seqs here.
+    fn by_ts(&self, number: ChannelNumber, ts: Ts) -> Seq {
+        Seq(ts.0.min(self.head(number).0))
     }
 
     /// Tells the clients of an edge to leave.
@@ -227,6 +265,7 @@ impl Connection {
                     group: m.group,
                     channel: m.channel,
                     position: m.position,
+                    ts: m.ts,
                 };
                 self.subscribe(m.request, place).await;
             }
@@ -236,8 +275,17 @@ impl Connection {
                 }
                 self.answer(Done { request: m.request }).await;
             }
-            Message::History(m) => self.page(m.request, m.group, m.channel, m.anchor).await,
-            Message::Sync(m) => self.page(m.request, m.group, m.channel, m.position.seq).await,
+            Message::History(m) => self.page(m.request, m.group, m.channel, m.anchor, m.ts).await,
+            Message::Sync(m) => {
+                self.page(m.request, m.group, m.channel, m.position.seq, m.ts)
+                    .await;
+            }
+            Message::Kick(m) => self.fenced(m.request, m.user, None).await,
+            Message::Mute(m) => self.fenced(m.request, m.user, Some(m.until_ms)).await,
+            Message::Join(Join { request, .. }) => {
+                self.world.kicked.send_replace(None);
+                self.answer(Done { request }).await;
+            }
             Message::Ping(m) => {
                 self.answer(Pong {
                     nonce: m.nonce,
@@ -247,7 +295,6 @@ impl Connection {
             }
             Message::CreateGroup(CreateGroup { request, .. })
             | Message::CreateChannel(CreateChannel { request, .. })
-            | Message::Join(Join { request, .. })
             | Message::Leave(Leave { request, .. })
             | Message::Unsubscribe(Unsubscribe { request, .. }) => self.answer(Done { request }).await,
             Message::ClientAck(_) => {}
@@ -291,8 +338,14 @@ impl Connection {
 
     async fn subscribe(&mut self, request: RequestId, place: Place) {
         let channel = self.world.number(&place.group, &place.channel);
+        if self.world.is_out() {
+            return self
+                .answer(Error::new(request, Code::NotMember, "not a member"))
+                .await;
+        }
         let head = self.world.head(channel);
         let (seq, start) = match place.position.epoch {
+            _ if place.ts != Ts(0) => (self.world.by_ts(channel, place.ts), Start::Resumed),
             Epoch(0) => (head, Start::Head),
             _ => (place.position.seq, Start::Resumed),
         };
@@ -304,13 +357,36 @@ impl Connection {
             position: Position { epoch: EPOCH, seq },
             head,
             start,
+            ts: Ts(seq.0),
         })
         .await;
-        tokio::spawn(deliver(self.world.clone(), self.link.clone(), channel, seq));
+        tokio::spawn(deliver(
+            self.world.clone(),
+            self.link.clone(),
+            request,
+            channel,
+            seq,
+        ));
     }
 
-    async fn page(&mut self, request: RequestId, group: GroupId, channel: ChannelId, prev: Seq) {
+    async fn fenced(&mut self, request: RequestId, user: UserId, until_ms: Option<u64>) {
+        self.world.taken.lock().unwrap().push((user, until_ms));
+        let pending = self.world.pending.lock().unwrap().clone();
+        self.answer(Fenced {
+            request,
+            version: 4,
+            pending,
+            more: 0,
+        })
+        .await;
+    }
+
+    async fn page(&mut self, request: RequestId, group: GroupId, channel: ChannelId, prev: Seq, ts: Ts) {
         let channel = self.world.number(&group, &channel);
+        let prev = match ts {
+            Ts(0) => prev,
+            ts => self.world.by_ts(channel, ts),
+        };
         let (head, entries) = (self.world.head(channel), self.world.behind(channel, prev, 10));
         self.answer(Page {
             request,
@@ -325,7 +401,13 @@ impl Connection {
 }
 
 /// One stream per subscription; ends with its link.
-async fn deliver(world: Arc<World>, link: Arc<dyn Link>, channel: ChannelNumber, mut cursor: Seq) {
+async fn deliver(
+    world: Arc<World>,
+    link: Arc<dyn Link>,
+    request: RequestId,
+    channel: ChannelNumber,
+    mut cursor: Seq,
+) {
     // A stream of a later version comes first; clients go on without it.
     let Ok(half) = link.open_uni().await else { return };
     let mut later = FrameWriter::new(half);
@@ -346,7 +428,25 @@ async fn deliver(world: Arc<World>, link: Arc<dyn Link>, channel: ChannelNumber,
     loop {
         changed.borrow_and_update();
         loop {
-            let entries = world.behind(channel, cursor, 5);
+            let mut entries = world.behind(channel, cursor, 5);
+            let cap = world.cap(channel);
+            entries.retain(|entry| cap.is_none_or(|cap| entry.seq <= cap));
+            if let Some(cap) = cap.filter(|cap| *cap <= cursor) {
+                let ended = Ended {
+                    request,
+                    channel,
+                    position: Position {
+                        epoch: EPOCH,
+                        seq: cap,
+                    },
+                    code: Code::NotMember.number(),
+                    message: "the membership has ended".to_owned(),
+                };
+                let _ = lane.write_one(Message::from(ended).encode()).await;
+                // The stream stays as long as its link.
+                let _ = link.closed().await;
+                return;
+            }
             let Some(last) = entries.last().map(|entry| entry.seq) else {
                 break;
             };

@@ -1,4 +1,8 @@
+mod fence_model;
+mod fences;
+
 use super::*;
+use crate::fences::Rights;
 use proptest::prelude::*;
 use throng_protocol::cluster::EntryKind;
 use throng_protocol::frame;
@@ -25,6 +29,42 @@ fn entry(seq: u64) -> Entry {
     }
 }
 
+/// Begins a subscription by a right that no fence has touched.
+trait Begin {
+    fn begin(
+        &mut self,
+        session: SessionId,
+        position: Position,
+        log: Option<Position>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Subscription, SubscribeError>;
+}
+
+impl Begin for ChannelFanout {
+    fn begin(
+        &mut self,
+        session: SessionId,
+        position: Position,
+        log: Option<Position>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Subscription, SubscribeError> {
+        let rights = Rights {
+            number: UserNumber(session.0),
+            version: 1,
+            fenced: 0,
+        };
+        let ask = Ask {
+            session,
+            request: 1,
+            rights,
+            position,
+            located: false,
+            log,
+        };
+        self.subscribe(ask, effects)
+    }
+}
+
 fn entries(range: std::ops::RangeInclusive<u64>) -> Vec<Entry> {
     range.map(entry).collect()
 }
@@ -38,7 +78,13 @@ fn at(seq: u64) -> Position {
 
 fn opened(head: u64, limits: RingLimits) -> ChannelFanout {
     let mut fanout = ChannelFanout::new(0, CHANNEL, limits, &mut Vec::new());
-    fanout.on_opened(EPOCH, Seq(head), Seq(head), &mut Vec::new());
+    fanout.on_opened(
+        EPOCH,
+        Seq(head),
+        Seq(head),
+        &FenceTable::default(),
+        &mut Vec::new(),
+    );
     fanout
 }
 
@@ -87,19 +133,20 @@ fn a_new_channel_asks_to_be_followed_at_its_head_and_subscribes_nobody_before_it
             position: Position::default()
         }]
     );
-    let refused = fanout.subscribe(S1, Position::default(), None, &mut effects);
+    let refused = fanout.begin(S1, Position::default(), None, &mut effects);
     assert_eq!(refused, Err(SubscribeError::NotOpen));
 }
 
 #[test]
 fn a_subscription_begins_where_its_position_says() {
     let mut fanout = opened(10, RingLimits::default());
-    let mut begin = |position, log| fanout.subscribe(S1, position, log, &mut Vec::new());
+    let mut begin = |position, log| fanout.begin(S1, position, log, &mut Vec::new());
     let of = |seq, head, start| {
         Ok(Subscription {
             position: at(seq),
             head: Seq(head),
             start,
+            ts: None,
         })
     };
     assert_eq!(begin(Position::default(), None), of(10, 10, Start::Head));
@@ -120,7 +167,7 @@ fn an_entry_is_encoded_once_however_many_take_it() {
     let mut fanout = opened(0, RingLimits::default());
     for session in 0..100 {
         fanout
-            .subscribe(SessionId(session), at(0), None, &mut Vec::new())
+            .begin(SessionId(session), at(0), None, &mut Vec::new())
             .expect("open");
     }
     batch(&mut fanout, 1..=5);
@@ -138,7 +185,7 @@ fn an_entry_is_encoded_once_however_many_take_it() {
 #[test]
 fn a_session_is_woken_once_while_it_has_something_to_take() {
     let mut fanout = opened(0, RingLimits::default());
-    fanout.subscribe(S1, at(0), None, &mut Vec::new()).expect("open");
+    fanout.begin(S1, at(0), None, &mut Vec::new()).expect("open");
     assert_eq!(batch(&mut fanout, 1..=1), vec![Effect::Wake { session: S1 }]);
     assert_eq!(batch(&mut fanout, 2..=2), vec![]);
     let taken = chunk(fanout.take(S1, 0));
@@ -158,7 +205,7 @@ fn a_session_is_woken_once_while_it_has_something_to_take() {
 fn a_subscriber_behind_the_ring_is_served_from_pages_then_from_the_ring() {
     let mut fanout = opened(0, SMALL);
     let mut effects = Vec::new();
-    fanout.subscribe(S1, at(0), None, &mut effects).expect("open");
+    fanout.begin(S1, at(0), None, &mut effects).expect("open");
     batch(&mut fanout, 1..=10);
     assert_eq!(
         fanout.take(S1, usize::MAX),
@@ -168,16 +215,19 @@ fn a_subscriber_behind_the_ring_is_served_from_pages_then_from_the_ring() {
         }
     );
     assert!(
-        !fanout.advance(S1, EPOCH, Seq(3), Seq(5)),
+        Advance::Gone == fanout.advance(S1, EPOCH, Seq(3), Seq(5), 0),
         "the cursor is elsewhere"
     );
     assert!(
-        !fanout.advance(S1, Epoch(2), Seq(0), Seq(5)),
+        Advance::Gone == fanout.advance(S1, Epoch(2), Seq(0), Seq(5), 0),
         "the epoch is another"
     );
-    assert!(!fanout.advance(S2, EPOCH, Seq(0), Seq(5)), "not subscribed");
+    assert!(
+        Advance::Gone == fanout.advance(S2, EPOCH, Seq(0), Seq(5), 0),
+        "not subscribed"
+    );
     assert_eq!(fanout.behind(S1), Some((EPOCH, Seq(0))));
-    assert!(fanout.advance(S1, EPOCH, Seq(0), Seq(7)));
+    assert_eq!(fanout.advance(S1, EPOCH, Seq(0), Seq(7), 0), Advance::To(Seq(7)));
     assert_eq!(fanout.behind(S1), None);
     let taken = chunk(fanout.take(S1, usize::MAX));
     assert_eq!(
@@ -189,24 +239,24 @@ fn a_subscriber_behind_the_ring_is_served_from_pages_then_from_the_ring() {
 #[test]
 fn a_gap_is_asked_for_once_and_repaired_by_pages() {
     let mut fanout = opened(0, RingLimits::default());
-    fanout.subscribe(S1, at(0), None, &mut Vec::new()).expect("open");
+    fanout.begin(S1, at(0), None, &mut Vec::new()).expect("open");
     assert_eq!(batch(&mut fanout, 4..=5), vec![Effect::Refetch { from: Seq(0) }]);
     assert_eq!(batch(&mut fanout, 6..=6), vec![]);
     let mut effects = Vec::new();
-    fanout.on_page(EPOCH, Seq(0), &entries(1..=4), &mut effects);
+    fanout.on_page(EPOCH, Seq(0), &entries(1..=4), 0, &mut effects);
     assert_eq!(
         effects,
         vec![Effect::Wake { session: S1 }, Effect::Refetch { from: Seq(4) }]
     );
     effects.clear();
-    fanout.on_page(EPOCH, Seq(4), &[], &mut effects);
+    fanout.on_page(EPOCH, Seq(4), &[], 0, &mut effects);
     assert_eq!(
         effects,
         vec![Effect::Refetch { from: Seq(4) }],
         "a failed read is tried again"
     );
     effects.clear();
-    fanout.on_page(EPOCH, Seq(4), &entries(5..=6), &mut effects);
+    fanout.on_page(EPOCH, Seq(4), &entries(5..=6), 0, &mut effects);
     assert_eq!(effects, vec![]);
     assert_eq!(chunk(fanout.take(S1, usize::MAX)).frames.len(), 6);
 }
@@ -218,9 +268,9 @@ fn a_lost_feed_goes_on_from_what_is_held() {
     fanout.on_lost(&mut effects);
     assert_eq!(effects, vec![Effect::Follow { position: at(5) }]);
     effects.clear();
-    fanout.on_opened(EPOCH, Seq(5), Seq(9), &mut effects);
+    fanout.on_opened(EPOCH, Seq(5), Seq(9), &FenceTable::default(), &mut effects);
     assert_eq!(effects, vec![], "what follows comes by the feed");
-    fanout.on_opened(EPOCH, Seq(9), Seq(9), &mut effects);
+    fanout.on_opened(EPOCH, Seq(9), Seq(9), &FenceTable::default(), &mut effects);
     assert_eq!(effects, vec![Effect::Refetch { from: Seq(5) }]);
 }
 
@@ -228,8 +278,8 @@ fn a_lost_feed_goes_on_from_what_is_held() {
 fn a_reset_in_the_same_epoch_keeps_cursors_and_in_another_restarts_them() {
     let mut fanout = opened(0, RingLimits::default());
     let mut effects = Vec::new();
-    fanout.subscribe(S1, at(0), None, &mut effects).expect("open");
-    fanout.on_reset(EPOCH, Seq(50), &mut effects);
+    fanout.begin(S1, at(0), None, &mut effects).expect("open");
+    fanout.on_reset(EPOCH, Seq(50), &FenceTable::default(), &mut effects);
     assert_eq!(effects, vec![Effect::Wake { session: S1 }]);
     assert_eq!(
         fanout.take(S1, 0),
@@ -239,13 +289,13 @@ fn a_reset_in_the_same_epoch_keeps_cursors_and_in_another_restarts_them() {
         }
     );
     effects.clear();
-    fanout.on_reset(EPOCH, Seq(20), &mut effects);
+    fanout.on_reset(EPOCH, Seq(20), &FenceTable::default(), &mut effects);
     assert_eq!(
         (effects.len(), fanout.position()),
         (0, Some(at(50))),
         "an older head says nothing"
     );
-    fanout.on_reset(Epoch(2), Seq(3), &mut effects);
+    fanout.on_reset(Epoch(2), Seq(3), &FenceTable::default(), &mut effects);
     let position = Position {
         epoch: Epoch(2),
         seq: Seq(3),
@@ -259,7 +309,7 @@ fn entries_of_another_epoch_are_ignored() {
     let mut fanout = opened(0, RingLimits::default());
     let mut effects = Vec::new();
     fanout.on_batch(Epoch(2), Seq(0), &entries(1..=2), &mut effects);
-    fanout.on_page(Epoch(2), Seq(0), &entries(1..=2), &mut effects);
+    fanout.on_page(Epoch(2), Seq(0), &entries(1..=2), 0, &mut effects);
     assert_eq!((effects, fanout.position()), (vec![], Some(at(0))));
 }
 
@@ -267,15 +317,15 @@ fn entries_of_another_epoch_are_ignored() {
 fn a_channel_is_unfollowed_only_after_its_last_subscriber_was_gone_for_a_while() {
     let mut fanout = opened(0, RingLimits::default());
     let mut effects = Vec::new();
-    fanout.subscribe(S1, at(0), None, &mut effects).expect("open");
-    fanout.subscribe(S2, at(0), None, &mut effects).expect("open");
+    fanout.begin(S1, at(0), None, &mut effects).expect("open");
+    fanout.begin(S2, at(0), None, &mut effects).expect("open");
     assert_eq!(fanout.poll_timeout(), None);
     assert!(fanout.unsubscribe(100, S1) && !fanout.unsubscribe(100, S1));
     assert_eq!(fanout.poll_timeout(), None);
     fanout.unsubscribe(200, S2);
     fanout.handle_timeout(200 + LINGER_MS - 1, &mut effects);
     assert_eq!(effects, vec![]);
-    fanout.subscribe(S1, at(0), None, &mut effects).expect("open");
+    fanout.begin(S1, at(0), None, &mut effects).expect("open");
     fanout.handle_timeout(200 + LINGER_MS, &mut effects);
     assert_eq!(effects, vec![], "it is used again");
     fanout.unsubscribe(300, S1);
@@ -286,7 +336,7 @@ fn a_channel_is_unfollowed_only_after_its_last_subscriber_was_gone_for_a_while()
 #[test]
 fn acks_are_cumulative_and_never_beyond_what_was_handed_out() {
     let mut fanout = opened(0, RingLimits::default());
-    fanout.subscribe(S1, at(0), None, &mut Vec::new()).expect("open");
+    fanout.begin(S1, at(0), None, &mut Vec::new()).expect("open");
     batch(&mut fanout, 1..=10);
     assert_eq!(
         fanout.lag(),
@@ -369,7 +419,7 @@ struct Model {
     held: BTreeMap<u64, u64>,
     refetch: Option<u64>,
     /// Sessions woken and not yet emptied: nobody else may have anything to take.
-    woken: std::collections::BTreeSet<u64>,
+    woken: BTreeSet<u64>,
 }
 
 impl Model {
@@ -385,7 +435,7 @@ impl Model {
                 let from = self.log.saturating_sub(behind);
                 let log = Some(at(self.log));
                 let begun = fanout
-                    .subscribe(SessionId(session), at(from), log, &mut effects)
+                    .begin(SessionId(session), at(from), log, &mut effects)
                     .expect("open");
                 assert_eq!(begun.position, at(from));
                 self.woken.remove(&session);
@@ -405,10 +455,10 @@ impl Model {
                 if let Some(from) = self.refetch.take() {
                     let page = entries(from + 1..=(from + count).min(self.log));
                     // Also a page of a ring that was reset meanwhile is given.
-                    fanout.on_page(EPOCH, Seq(from), &page, &mut effects);
+                    fanout.on_page(EPOCH, Seq(from), &page, 0, &mut effects);
                 }
             }
-            Step::Reset => fanout.on_reset(EPOCH, Seq(self.log), &mut effects),
+            Step::Reset => fanout.on_reset(EPOCH, Seq(self.log), &FenceTable::default(), &mut effects),
         }
         for effect in effects {
             match effect {
@@ -428,13 +478,14 @@ impl Model {
             Take::Nothing => {
                 self.woken.remove(&session);
             }
+            Take::Ended(_) => panic!("no fence has passed"),
             Take::Behind { epoch, from } => {
                 assert!(self.woken.contains(&session));
                 let held = self.held.get_mut(&session).expect("only subscribers are behind");
                 assert_eq!((epoch, from.0), (EPOCH, *held));
                 let to = (from.0 + page).min(self.log);
                 assert!(to > from.0, "whoever is behind the ring has something to read");
-                assert!(fanout.advance(id, epoch, from, Seq(to)));
+                assert_eq!(fanout.advance(id, epoch, from, Seq(to), 0), Advance::To(Seq(to)));
                 *held = to;
             }
             Take::Chunk(chunk) => {
@@ -492,6 +543,6 @@ fn a_head_that_the_feed_has_not_brought_is_read_and_one_of_another_epoch_is_not(
         vec![Effect::Refetch { from: Seq(3) }],
         "one page at a time"
     );
-    fanout.on_page(EPOCH, Seq(3), &entries(4..=6), &mut effects);
+    fanout.on_page(EPOCH, Seq(3), &entries(4..=6), 0, &mut effects);
     assert_eq!((fanout.position(), effects.len()), (Some(at(6)), 1));
 }

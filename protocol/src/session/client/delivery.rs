@@ -12,7 +12,7 @@ use super::{ACK_DELAY_MS, ACK_ENTRIES, ClientEvent, ClientMachine, Entries, GAP_
 use crate::code::Class;
 use crate::ids::{ChannelNumber, Position, Seq};
 use crate::limits::{REORDER_ENTRIES_MAX, SUBSCRIPTIONS_MAX};
-use crate::message::{self, ClientAck, Deliver, Entry};
+use crate::message::{self, ClientAck, Deliver, Ended, Entry};
 
 /// Deliveries of channels whose `Subscribed` is still on its way on another stream.
 #[derive(Debug, Default)]
@@ -21,6 +21,8 @@ pub(super) struct Orphans {
     entries: usize,
     /// What did not fit: the highest position of each channel.
     lost: BTreeMap<ChannelNumber, Seq>,
+    /// Ends of subscriptions that have not begun here yet.
+    ended: BTreeMap<ChannelNumber, Ended>,
 }
 
 impl Orphans {
@@ -53,6 +55,17 @@ impl Orphans {
         (taken, self.lost.remove(&channel).unwrap_or_default())
     }
 
+    /// One for each channel, and no more channels than a session may have subscribed to.
+    pub(super) fn push_end(&mut self, ended: Ended) {
+        if self.ended.len() < SUBSCRIPTIONS_MAX || self.ended.contains_key(&ended.channel) {
+            self.ended.insert(ended.channel, ended);
+        }
+    }
+
+    pub(super) fn take_end(&mut self, channel: ChannelNumber) -> Option<Ended> {
+        self.ended.remove(&channel)
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -65,8 +78,10 @@ impl Subscription {
         let Some(position) = self.position.as_mut() else {
             return Vec::new();
         };
+        // Nothing behind the end is this subscriber's, on whatever stream it came.
+        let last = self.end.as_ref().map_or(Seq(u64::MAX), |end| end.position.seq);
         let mut out = Vec::new();
-        for entry in entries {
+        for entry in entries.into_iter().take_while(|entry| entry.seq <= last) {
             let seq = entry.seq;
             if seq > position.seq {
                 if prev <= position.seq {
@@ -130,8 +145,13 @@ impl ClientMachine {
 
     pub(super) fn deliver_orphans(&mut self, now_ms: u64, key: &Key, number: ChannelNumber) {
         let (delivers, lost) = self.orphans.take(number);
+        let ended = self.orphans.take_end(number);
         if let Some(subscription) = self.subscriptions.all.get_mut(key) {
             subscription.must_reach = subscription.must_reach.max(lost);
+        }
+        // The end first: what lies behind it is among what is kept, if an edge broke the rules.
+        if let Some(ended) = ended {
+            self.take_end(now_ms, key, ended);
         }
         for deliver in delivers {
             self.take_entries(now_ms, key, &deliver);
@@ -181,6 +201,7 @@ impl ClientMachine {
             }
         }
         self.watch_gap(now_ms, key, moved);
+        self.end_if_complete(now_ms, key);
         moved
     }
 
@@ -189,7 +210,9 @@ impl ClientMachine {
             return;
         };
         let in_flight = subscription.sync == GapSync::InFlight;
+        let end = subscription.end.take_if(|end| end.position.epoch == to.epoch);
         subscription.forget_deliveries();
+        subscription.end = end;
         if in_flight {
             subscription.sync = GapSync::InFlight;
         }
@@ -204,7 +227,7 @@ impl ClientMachine {
     }
 
     /// Starts, restarts or ends the wait for what is missing.
-    fn watch_gap(&mut self, now_ms: u64, key: &Key, moved: bool) {
+    pub(super) fn watch_gap(&mut self, now_ms: u64, key: &Key, moved: bool) {
         let Some(subscription) = self.subscriptions.all.get_mut(key) else {
             return;
         };

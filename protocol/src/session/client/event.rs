@@ -1,8 +1,8 @@
 //! What comes out of a client machine, and how commands fail.
 
 use crate::code::Code;
-use crate::ids::{ChannelId, ChannelNumber, Epoch, GroupId, Position, Seq};
-use crate::message::{self, Ack, Entry, Page, Start, Welcome};
+use crate::ids::{ChannelId, ChannelNumber, Epoch, GroupId, Position, Seq, Ts};
+use crate::message::{self, Ack, Entry, Fenced, Page, Start, Welcome};
 
 /// A command given to the machine; answered by exactly one [`ClientEvent::Answered`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,7 +45,8 @@ pub enum ClientEvent {
         /// Entries continue behind it.
         to: Position,
     },
-    /// The cluster ended a subscription: membership was lost, or the channel.
+    /// A subscription is over: the membership has ended, or the channel is gone. Every entry it was
+    /// entitled to has been told, unless one had to be dropped for want of room.
     SubscriptionEnded {
         /// The group.
         group: GroupId,
@@ -93,6 +94,8 @@ pub enum Answer {
     Subscribed(SubscribedAt),
     /// A page.
     Page(Page),
+    /// A right was taken away.
+    Fenced(Fenced),
 }
 
 /// Where an application wants a subscription to begin.
@@ -104,6 +107,29 @@ pub enum SubscribeFrom {
     Start,
     /// Behind a position held from earlier.
     Position(Position),
+    /// Behind the last entry with this time stamp or an earlier one.
+    Ts(Ts),
+}
+
+/// What a client holds of a log when it asks for what comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncFrom {
+    /// Everything up to a position.
+    Position(Position),
+    /// Everything up to a time stamp.
+    Ts(Ts),
+}
+
+impl From<Position> for SyncFrom {
+    fn from(position: Position) -> Self {
+        Self::Position(position)
+    }
+}
+
+impl From<Ts> for SyncFrom {
+    fn from(ts: Ts) -> Self {
+        Self::Ts(ts)
+    }
 }
 
 /// Where a new subscription begins.
@@ -117,6 +143,8 @@ pub struct SubscribedAt {
     pub head: Seq,
     /// Why there.
     pub start: Start,
+    /// The time stamp of the entry at the position; 0 if there is none or the edge does not hold it.
+    pub ts: Ts,
 }
 
 /// Why a command failed.

@@ -9,12 +9,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-use super::{Answer, ClientEvent, ClientMachine, CommandError, Key, OpId, Purpose, RequestError, Timer};
+use super::{
+    Answer, ClientEvent, ClientMachine, CommandError, Key, OpId, Purpose, RequestError, SyncFrom, Timer,
+};
 use crate::code::Class;
-use crate::ids::{ChannelId, ClientMessageId, GroupId, Position, Seq};
+use crate::ids::{ChannelId, ClientMessageId, GroupId, Position, Seq, Ts, UserId};
 use crate::limits::BODY_BYTES_MAX;
 use crate::message::{
-    self, Ack, CreateChannel, CreateGroup, Direction, History, Join, Leave, Message, RequestId, Send, Sync,
+    self, Ack, Anchor, CreateChannel, CreateGroup, Direction, History, Join, Kick, Leave, Message, Mute,
+    RequestId, Send, Sync,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,15 +31,24 @@ pub(super) enum Request {
     CreateChannel(Key),
     Join(GroupId),
     Leave(GroupId),
+    Kick {
+        group: GroupId,
+        user: UserId,
+    },
+    Mute {
+        group: GroupId,
+        user: UserId,
+        until_ms: u64,
+    },
     History {
         key: Key,
-        anchor: Seq,
+        anchor: Anchor,
         direction: Direction,
         limit: u32,
     },
     Sync {
         key: Key,
-        position: Position,
+        from: SyncFrom,
         limit: u32,
     },
     /// Carried out by the subscription itself; here for its deadline.
@@ -65,28 +77,54 @@ impl Request {
             .into(),
             Self::Join(group) => Join { request, group }.into(),
             Self::Leave(group) => Leave { request, group }.into(),
+            Self::Kick { group, user } => Kick { request, group, user }.into(),
+            Self::Mute {
+                group,
+                user,
+                until_ms,
+            } => Mute {
+                request,
+                group,
+                user,
+                until_ms,
+            }
+            .into(),
             Self::History {
                 key,
                 anchor,
                 direction,
                 limit,
-            } => History {
-                request,
-                group: key.0,
-                channel: key.1,
-                anchor,
-                direction,
-                limit,
+            } => {
+                let (anchor, ts) = match anchor {
+                    Anchor::Seq(seq) => (seq, Ts(0)),
+                    Anchor::Ts(ts) => (Seq(0), ts),
+                };
+                History {
+                    request,
+                    group: key.0,
+                    channel: key.1,
+                    anchor,
+                    direction,
+                    limit,
+                    ts,
+                }
+                .into()
             }
-            .into(),
-            Self::Sync { key, position, limit } => Sync {
-                request,
-                group: key.0,
-                channel: key.1,
-                position,
-                limit,
+            Self::Sync { key, from, limit } => {
+                let (position, ts) = match from {
+                    SyncFrom::Position(position) => (position, Ts(0)),
+                    SyncFrom::Ts(ts) => (Position::default(), ts),
+                };
+                Sync {
+                    request,
+                    group: key.0,
+                    channel: key.1,
+                    position,
+                    limit,
+                    ts,
+                }
+                .into()
             }
-            .into(),
             Self::Subscribe(_) | Self::Unsubscribe => return None,
         })
     }
@@ -96,6 +134,7 @@ impl Request {
             Answer::Sent(_) => matches!(self, Self::Send { .. }),
             Answer::Page(_) => matches!(self, Self::History { .. } | Self::Sync { .. }),
             Answer::Subscribed(_) => matches!(self, Self::Subscribe(_)),
+            Answer::Fenced(_) => matches!(self, Self::Kick { .. } | Self::Mute { .. }),
             Answer::Done => matches!(
                 self,
                 Self::CreateGroup(_)
@@ -266,17 +305,42 @@ impl ClientMachine {
         Ok(self.begin(now_ms, op))
     }
 
+    /// Ends a user's membership.
+    pub fn kick(&mut self, now_ms: u64, group: GroupId, user: UserId) -> Result<OpId, CommandError> {
+        let op = self.command(now_ms, Request::Kick { group, user })?;
+        Ok(self.begin(now_ms, op))
+    }
+
+    /// Takes a user's right to send away until a moment of the cluster's clock, Unix milliseconds;
+    /// 0 gives it back.
+    pub fn mute(
+        &mut self,
+        now_ms: u64,
+        group: GroupId,
+        user: UserId,
+        until_ms: u64,
+    ) -> Result<OpId, CommandError> {
+        let request = Request::Mute {
+            group,
+            user,
+            until_ms,
+        };
+        let op = self.command(now_ms, request)?;
+        Ok(self.begin(now_ms, op))
+    }
+
     /// Asks for a page of history.
     pub fn history(
         &mut self,
         now_ms: u64,
         group: GroupId,
         channel: ChannelId,
-        anchor: Seq,
+        anchor: impl Into<Anchor>,
         direction: Direction,
         limit: u32,
     ) -> Result<OpId, CommandError> {
         let key = (group, channel);
+        let anchor = anchor.into();
         let request = Request::History {
             key,
             anchor,
@@ -287,17 +351,17 @@ impl ClientMachine {
         Ok(self.begin(now_ms, op))
     }
 
-    /// Asks for the entries behind a position.
+    /// Asks for the entries behind a position, or with a time stamp later than one.
     pub fn sync(
         &mut self,
         now_ms: u64,
         group: GroupId,
         channel: ChannelId,
-        position: Position,
+        from: impl Into<SyncFrom>,
         limit: u32,
     ) -> Result<OpId, CommandError> {
-        let key = (group, channel);
-        let op = self.command(now_ms, Request::Sync { key, position, limit })?;
+        let (key, from) = ((group, channel), from.into());
+        let op = self.command(now_ms, Request::Sync { key, from, limit })?;
         Ok(self.begin(now_ms, op))
     }
 
@@ -372,13 +436,16 @@ impl ClientMachine {
     /// An answer from the server; one of the wrong kind ends the connection, and the command goes
     /// out again on the next.
     pub(super) fn answer_with(&mut self, op: OpId, answer: Answer) {
-        let fits = self
-            .operations
-            .all
-            .get(&op)
-            .is_none_or(|operation| operation.request.takes(&answer));
-        if fits {
+        let request = self.operations.all.get(&op).map(|operation| &operation.request);
+        if request.is_none_or(|request| request.takes(&answer)) {
+            let left = match request {
+                Some(Request::Leave(group)) => Some(group.clone()),
+                _ => None,
+            };
             self.answer(op, Ok(answer));
+            if let Some(group) = left {
+                self.group_left(&group);
+            }
         } else {
             self.operation_lost(op);
             self.protocol_error("an answer is of another kind than its request");

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::subscriptions::Wire;
 use super::{ClientMachine, Key, Phase, Purpose, Timer};
 use crate::code::Code;
+use crate::ids::Ts;
 use crate::message::{self, Place, RequestId, Resume};
 
 /// Milliseconds without progress after which a resume is taken apart into single subscribes.
@@ -25,6 +26,7 @@ impl ClientMachine {
                     group,
                     channel,
                     position,
+                    ts: Ts(0),
                 });
                 left.insert(key);
             }

@@ -11,9 +11,11 @@ use super::{
     SubscribedAt, Timer,
 };
 use crate::code::Class;
-use crate::ids::{ChannelId, ChannelNumber, Epoch, GroupId, Position, Seq};
+use crate::ids::{ChannelId, ChannelNumber, Epoch, GroupId, Position, Seq, Ts};
 use crate::limits::RESUME_POSITIONS_MAX;
-use crate::message::{self, Direction, Entry, History, Place, Subscribe, Sync, Unsubscribe};
+use crate::message::{
+    self, Direction, Entry, History, Place, RequestId, Start, Subscribe, Sync, Unsubscribe,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wire {
@@ -38,6 +40,10 @@ pub(super) enum GapSync {
 pub(super) struct Subscription {
     pub(super) from: SubscribeFrom,
     pub(super) number: Option<ChannelNumber>,
+    /// The request that began it on this connection.
+    pub(super) begun_by: RequestId,
+    /// The edge has ended it; it is over once everything up to there was emitted.
+    pub(super) end: Option<message::Ended>,
     /// Everything up to here was emitted; `None` before the first answer.
     pub(super) position: Option<Position>,
     pub(super) wire: Wire,
@@ -63,6 +69,8 @@ impl Subscription {
         Self {
             from,
             number: None,
+            begun_by: 0,
+            end: None,
             position: None,
             wire: Wire::Idle,
             op: Some(op),
@@ -86,12 +94,15 @@ impl Subscription {
         self.gap_at_ms = None;
         self.sync = GapSync::No;
         self.unacked = 0;
+        self.end = None;
     }
 
-    fn ask(&self) -> Option<Position> {
+    /// The position or time stamp to ask with; `None` when the epoch must be found out first.
+    fn ask(&self) -> Option<(Position, Ts)> {
         match (self.position, self.from) {
-            (Some(position), _) | (None, SubscribeFrom::Position(position)) => Some(position),
-            (None, SubscribeFrom::Head) => Some(Position::default()),
+            (Some(position), _) | (None, SubscribeFrom::Position(position)) => Some((position, Ts(0))),
+            (None, SubscribeFrom::Ts(ts)) => Some((Position::default(), ts)),
+            (None, SubscribeFrom::Head) => Some((Position::default(), Ts(0))),
             (None, SubscribeFrom::Start) => None,
         }
     }
@@ -201,6 +212,7 @@ impl ClientMachine {
                     group: group.clone(),
                     channel: channel.clone(),
                     position,
+                    ts: Ts(0),
                 })
             })
             .collect()
@@ -300,15 +312,16 @@ impl ClientMachine {
         false
     }
 
-    fn start_subscribe(&mut self, now_ms: u64, key: Key, ask: Option<Position>) {
+    fn start_subscribe(&mut self, now_ms: u64, key: Key, ask: Option<(Position, Ts)>) {
         let (group, channel) = key.clone();
         match ask {
-            Some(position) => self.request(now_ms, Purpose::Subscribe(key), |request| {
+            Some((position, ts)) => self.request(now_ms, Purpose::Subscribe(key), |request| {
                 Subscribe {
                     request,
                     group,
                     channel,
                     position,
+                    ts,
                 }
                 .into()
             }),
@@ -321,6 +334,7 @@ impl ClientMachine {
                     anchor: Seq(0),
                     direction: Direction::After,
                     limit: 1,
+                    ts: Ts(0),
                 }
                 .into()
             }),
@@ -336,6 +350,7 @@ impl ClientMachine {
                 channel,
                 position,
                 limit: 0,
+                ts: Ts(0),
             }
             .into()
         });
@@ -385,6 +400,8 @@ impl ClientMachine {
         self.subscriptions.by_number.insert(number, key.clone());
         subscription.wire = Wire::Active;
         subscription.attempts = 0;
+        subscription.begun_by = subscribed.request;
+        subscription.end = None;
         if !subscription.wanted {
             self.subscriptions.todo.insert(key.clone());
             self.orphans.take(number);
@@ -392,6 +409,8 @@ impl ClientMachine {
         }
         match subscription.position {
             None => subscription.position = Some(subscribed.position),
+            // The same log, but what lies between was not for this user.
+            Some(_) if subscribed.start == Start::FullFence => self.reset(key, subscribed.position),
             // The same log: what is held stays held. An edge that sees less of it sends entries
             // again, which are dropped; one that begins later leaves a gap, which is asked for.
             Some(held) if held.epoch == subscribed.position.epoch => {
@@ -405,6 +424,7 @@ impl ClientMachine {
                 position: subscribed.position,
                 head: subscribed.head,
                 start: subscribed.start,
+                ts: subscribed.ts,
             };
             self.answer(op, Ok(Answer::Subscribed(at)));
         }

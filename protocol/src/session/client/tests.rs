@@ -1,6 +1,7 @@
 //! The machine against hand-written frames; `model` runs it against a whole scripted server.
 
 mod delivery;
+mod end;
 mod model;
 
 use bytes::{Bytes, BytesMut};
@@ -153,6 +154,7 @@ fn subscribed(request: RequestId, position: Position, start: Start) -> Subscribe
         position,
         head: position.seq,
         start,
+        ts: Ts(0),
     }
 }
 

@@ -3,8 +3,8 @@
 use crate::code::Code;
 use crate::ids::DeviceId;
 use crate::message::{
-    ClientAck, CreateChannel, CreateGroup, History, Join, Leave, Message, RequestId, Resume, Send, Subscribe,
-    Sync, Unsubscribe,
+    ClientAck, CreateChannel, CreateGroup, History, Join, Kick, Leave, Message, Mute, RequestId, Resume,
+    Send, Subscribe, Sync, Unsubscribe,
 };
 
 /// What the shell has to do.
@@ -78,6 +78,10 @@ requests! {
     History,
     /// Deliver many channels; a `Subscribed` or an error for each, then `Done`.
     Resume,
+    /// End a membership; `Fenced`.
+    Kick,
+    /// Take the right to send away; `Fenced`.
+    Mute,
 }
 
 /// Why a session wants to be woken.

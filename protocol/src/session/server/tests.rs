@@ -74,6 +74,7 @@ fn resume(request: u64) -> Resume {
         group: GroupId::new("g").expect("valid"),
         channel: ChannelId::new("c").expect("valid"),
         position: Position::default(),
+        ts: Ts(0),
     };
     Resume {
         request,
@@ -90,6 +91,7 @@ fn subscribed(request: u64) -> Subscribed {
         position: Position::default(),
         head: Seq(0),
         start: Start::Head,
+        ts: Ts(0),
     }
 }
 

@@ -137,6 +137,7 @@ fn a_new_connection_resumes_behind_what_was_emitted_and_another_epoch_is_a_reset
         group: group(),
         channel: channel("a"),
         position: at(1, 11),
+        ts: Ts(0),
     };
     assert!(matches!(&asked[..], [Message::Resume(r)] if r.places == [place]));
     let request = request_of(&asked[0]);

@@ -95,6 +95,7 @@ impl Server {
             position: at(1, seq),
             head: Seq(head),
             start,
+            ts: Ts(0),
         });
     }
 
@@ -160,6 +161,7 @@ impl Server {
                         group: group(),
                         channel,
                         position,
+                        ts: Ts(0),
                     },
                 );
             }
