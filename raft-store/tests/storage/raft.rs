@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{SHARD, Seen, dump, heed, model, put_app};
+use crate::support::{SHARD, Seen, dump, heed, model, put_app, simulated};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -16,17 +16,22 @@ use openraft::raft::{
 };
 use openraft::{EmptyNode, Raft};
 use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
 use throng_protocol::placement::Plane;
 use throng_raft_store::types::{Snapshot, Vote};
 use throng_raft_store::wire::{Request, Response};
 use throng_raft_store::{
-    CommandBytes, NodeStore, ShardTiming, SnapshotData, StateMachine, StateReader, Store, TypeConfig,
-    raft_config,
+    CommandBytes, NodeStore, ShardTiming, SimDisk, SnapshotData, StateMachine, StateReader, Store,
+    TypeConfig, inspect, raft_config,
 };
 use throng_state::Reply;
 
 type Shard = Raft<TypeConfig, StateMachine>;
+
+/// How long one request may take.
+const CALL_TIMEOUT: Duration = Duration::from_millis(500);
 
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
 
@@ -55,8 +60,14 @@ impl Link {
             .ok_or_else(|| unreachable(&"down"))
     }
 
-    /// The request as bytes, answered by the other node, as bytes.
+    /// [`Self::ask`] for as long as a network would wait: a node that dies answers nothing.
     async fn call(&self, request: Request) -> Result<Response, Unreachable<TypeConfig>> {
+        let answer = tokio::time::timeout(CALL_TIMEOUT, self.ask(request)).await;
+        answer.map_err(|error| unreachable(&error))?
+    }
+
+    /// The request as bytes, answered by the other node, as bytes.
+    async fn ask(&self, request: Request) -> Result<Response, Unreachable<TypeConfig>> {
         let bytes = request.encode();
         let (raft, _) = self.target()?;
         let response = match Request::decode(&bytes).unwrap() {
@@ -174,26 +185,30 @@ impl Node {
     }
 
     async fn start(&self, id: u64, network: &Network) -> (Shard, StateReader) {
-        let timing = ShardTiming {
-            snapshot_every: 100,
-            log_keep: 10,
-            ..ShardTiming::default()
-        };
         let node = NodeStore::over(Arc::clone(&self.store), &self.dir.join("spool")).unwrap();
-        let shard = node
-            .shard(SHARD, Plane::Meta, Arc::new(Seen::default()))
-            .await
-            .unwrap();
-        let config = raft_config(timing).unwrap();
-        let raft = Raft::new(id, config, network.clone(), shard.log, shard.state_machine)
-            .await
-            .unwrap();
-        network
-            .replicas
-            .lock()
-            .insert(id, (raft.clone(), shard.reader.clone()));
-        (raft, shard.reader)
+        start(&node, id, network).await
     }
+}
+
+async fn start(node: &NodeStore, id: u64, network: &Network) -> (Shard, StateReader) {
+    let timing = ShardTiming {
+        snapshot_every: 100,
+        log_keep: 10,
+        ..ShardTiming::default()
+    };
+    let shard = node
+        .shard(SHARD, Plane::Meta, Arc::new(Seen::default()))
+        .await
+        .unwrap();
+    let config = raft_config(timing).unwrap();
+    let raft = Raft::new(id, config, network.clone(), shard.log, shard.state_machine)
+        .await
+        .unwrap();
+    network
+        .replicas
+        .lock()
+        .insert(id, (raft.clone(), shard.reader.clone()));
+    (raft, shard.reader)
 }
 
 /// Writes through whoever leads; returns the command and its index. The commands here may be applied twice: they set a record.
@@ -303,5 +318,102 @@ async fn a_replica_alone_restarts_after_snapshots_and_purges_and_loses_nothing()
         assert!(dump(&reader) == model(&commands), "round {round}");
         raft.shutdown().await.unwrap();
         network.replicas.lock().clear();
+    }
+}
+
+/// Three replicas on simulated disks.
+struct Cluster {
+    network: Network,
+    disks: BTreeMap<u64, SimDisk>,
+}
+
+impl Cluster {
+    async fn start(&self, id: u64) -> Shard {
+        let node = NodeStore::in_memory(self.disks[&id].store());
+        start(&node, id, &self.network).await.0
+    }
+
+    /// The power of a node goes in the middle of whatever it does, and comes back.
+    async fn crash(&self, id: u64) {
+        let (raft, _) = self.network.replicas.lock().remove(&id).unwrap();
+        self.disks[&id].crash();
+        let left = inspect::shard(&*self.disks[&id].durable(), SHARD).unwrap();
+        assert_eq!(left.check(), Ok(()));
+        // The process is gone as soon as its disk is: what its tasks still do reaches nobody.
+        raft.shutdown().await.unwrap();
+        self.start(id).await;
+    }
+}
+
+/// Writes until some node has acknowledged it. Each command sets a record, so that one that was
+/// written by a leader who could not say so any more is written again without harm.
+async fn write_through_crashes(network: &Network, command: Bytes) {
+    let patience = tokio::time::Instant::now() + PATIENCE.unwrap();
+    for id in (1..=3).cycle() {
+        let raft = network.replicas.lock().get(&id).map(|(raft, _)| raft.clone());
+        if let Some(raft) = raft
+            && raft.client_write(CommandBytes(command.clone())).await.is_ok()
+        {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < patience, "nobody leads");
+        if id == 3 {
+            // An election or a start, which are no events to wait for from here.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+async fn crash_and_write(seed: u64) {
+    const CRASHES: usize = 12;
+    let mut random = StdRng::seed_from_u64(seed);
+    let cluster = Cluster {
+        network: Network::default(),
+        disks: (1..=3).map(|id| (id, SimDisk::new(seed * 3 + id))).collect(),
+    };
+    for id in 1..=3 {
+        cluster.start(id).await;
+    }
+    let first = cluster.network.replicas.lock()[&1].0.clone();
+    first.initialize(BTreeSet::from([1, 2, 3])).await.unwrap();
+    // A group that only one disk knows of is formed anew after a crash, which is its node's task.
+    write_through_crashes(&cluster.network, put_app("first", 100)).await;
+    let commands: Vec<Bytes> = (0..CRASHES * 25)
+        .map(|number| put_app(&format!("app{}", number % 40), 100 + number))
+        .collect();
+    for commands in commands.chunks(25) {
+        let network = cluster.network.clone();
+        let writing = commands.to_vec();
+        let writing = tokio::spawn(async move {
+            for command in writing {
+                write_through_crashes(&network, command).await;
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..60))).await;
+        cluster.crash(random.random_range(1..=3)).await;
+        writing.await.unwrap();
+    }
+    write_through_crashes(&cluster.network, put_app("last", 100)).await;
+    let expected = model(&[vec![put_app("first", 100)], commands, vec![put_app("last", 100)]].concat());
+    let replicas = cluster.network.replicas.lock().clone();
+    let end = replicas.values().map(|(_, reader)| reader.applied_index()).max();
+    for (id, (raft, reader)) in &replicas {
+        raft.wait(PATIENCE)
+            .applied_index_at_least(end, "level")
+            .await
+            .unwrap();
+        assert!(dump(reader) == expected, "node {id} differs, seed {seed}");
+    }
+    // Only now: whoever is still behind needs the others.
+    for (raft, _) in replicas.into_values() {
+        raft.shutdown().await.unwrap();
+    }
+}
+
+#[test]
+fn replicas_whose_disks_crash_lose_nothing_that_was_acked() {
+    for seed in 0..20 {
+        println!("seed {seed}");
+        simulated().block_on(crash_and_write(seed));
     }
 }
