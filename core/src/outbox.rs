@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use throng_planted::planted;
 use throng_protocol::cluster::{Refusal, Reply, Request};
 use throng_protocol::ids::ShardId;
 use throng_state::Reply as StateReply;
@@ -74,6 +75,13 @@ pub(crate) async fn run(core: Arc<Core>, replica: Arc<Replica>) {
 async fn lead(core: &Arc<Core>, replica: &Arc<Replica>) {
     let mut sending: HashSet<ShardId> = HashSet::new();
     let mut senders: JoinSet<ShardId> = JoinSet::new();
+    if planted!("outbox_lost_by_new_leader")
+        && let Ok(outboxes) = replica.read(|view| query::outboxes(view, OUTBOX_TARGETS_MAX))
+    {
+        for outbox in outboxes {
+            acknowledge(replica, outbox.target, outbox.last).await;
+        }
+    }
     loop {
         let Ok(outboxes) = replica.read(|view| query::outboxes(view, OUTBOX_TARGETS_MAX)) else {
             return;
@@ -143,6 +151,7 @@ async fn send(core: &Core, source: ShardId, target: ShardId, pending: &[Pending]
                 tracing::error!(%source, %target, ?other, "a delivery was answered with something else");
                 break;
             }
+            Err(_) if planted!("outbox_acked_early") => through = record.number,
             Err(Refusal::NotLeader { .. }) => break,
             Err(Refusal::GrantStale) => {
                 tracing::error!(%source, %target, "a delivery was answered like a grant");

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::{Config, ConfigError, SnapshotPolicy};
+use throng_planted::planted;
 
 /// How fast a shard notices a dead leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +51,7 @@ pub fn raft_config(timing: ShardTiming) -> Result<Arc<Config>, ConfigError> {
         enable_pre_vote: Some(true),
         // With the default, a leader restarted after a kill resumes its term without its unflushed
         // tail, reuses log ids for other entries, and acknowledged writes are lost.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(planted!("leader_restore")),
         // A log that went backwards is a broken disk, never something to follow.
         allow_log_reversion: Some(false),
         // Entries of one append: 512 of 300 bytes stay well below a megabyte, and the log reader

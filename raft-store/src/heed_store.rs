@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use heed::types::Bytes as Raw;
 use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, RoTxn, RwTxn, WithoutTls};
+use throng_planted::planted;
 use tokio::sync::watch;
 
 use crate::folder::{self, OpenError};
@@ -124,10 +125,11 @@ fn create(dir: &Path, data: &Path, map_bytes: usize) -> Result<(), OpenError> {
 fn open_env(data: &Path, map_bytes: usize) -> heed::Result<Env<WithoutTls>> {
     let mut options = EnvOpenOptions::new().read_txn_without_tls();
     options.map_size(map_bytes).max_readers(READERS_MAX).max_dbs(3);
-    #[cfg(planted = "no_sync")]
-    // SAFETY: the flag is not memory-unsafe; it gives up durability, which is the planted mistake.
-    unsafe {
-        options.flags(heed::EnvFlags::NO_SYNC);
+    if planted!("no_sync") {
+        // SAFETY: the flag is not memory-unsafe; it gives up durability, which is the planted mistake.
+        unsafe {
+            options.flags(heed::EnvFlags::NO_SYNC);
+        }
     }
     // SAFETY: a memory map is undefined behaviour when another process changes the file under it in
     // ways LMDB does not know. The folder is ours alone: `lock_and_check` holds an exclusive lock on

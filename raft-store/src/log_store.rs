@@ -16,6 +16,7 @@ use openraft::{LogState, OptionalSend};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use throng_planted::planted;
 use throng_protocol::ids::ShardId;
 
 use crate::entry;
@@ -363,7 +364,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         self.shared.health.check_io()?;
-        submit_and_wait(&*self.shared.store, self.meta_batch(Meta::Vote, vote)).await?;
+        if !planted!("vote_not_saved") {
+            submit_and_wait(&*self.shared.store, self.meta_batch(Meta::Vote, vote)).await?;
+        }
         self.shared.inner.lock().vote = Some(*vote);
         Ok(())
     }
@@ -420,6 +423,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             }
             callback.io_completed(result.map_err(io::Error::from));
         };
+        if planted!("ack_before_sync") {
+            self.shared.store.submit(batch, Box::new(|_| {}));
+            durable(Ok(()));
+            return Ok(());
+        }
         self.shared.store.submit(batch, Box::new(durable));
         Ok(())
     }

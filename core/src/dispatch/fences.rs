@@ -4,6 +4,7 @@
 //! taken the fence. The answer waits for all of them, but not for long: a shard without a quorum can
 //! take no message either, and takes the fence before any that came later.
 
+use throng_planted::planted;
 use throng_protocol::cluster::{Answer, PENDING_CHANNELS_MAX, Refusal, Reply, Request};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{AppId, GroupId, ShardId};
@@ -77,6 +78,9 @@ pub(super) async fn take(core: &Core, request: Request) -> Answer {
 
 /// Waits until the targets of outbox records have them; returns those that have not in time.
 async fn taken_by_all(replica: &Replica, mut waits: Vec<Outgoing>) -> Result<Vec<ShardId>, Refusal> {
+    if planted!("kick_done_early") {
+        return Ok(Vec::new());
+    }
     let mut acked = replica.outbox().acked();
     let mut leadership = replica.handle().watch_leadership();
     let wait = async {

@@ -1,6 +1,7 @@
 //! Requests to message shards: appends, pages, deliveries.
 
 use bytes::Bytes;
+use throng_planted::planted;
 use throng_protocol::cluster::{Answer, Append, Grant, GrantClaims, Refusal, Reply};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelNumber, ShardId};
@@ -29,6 +30,11 @@ pub(super) async fn append(core: &Core, shard: ShardId, append: Append) -> Answe
     }
     let now = core.now_ms();
     let claims = claims(core, &append.grant, now)?;
+    if planted!("fence_not_judged_in_apply")
+        && let Some(refusal) = replica.read(|view| unentitled(view, append.channel, &claims))?
+    {
+        return Err(refusal);
+    }
     let command = MessageCommand::Append(AppendMessage {
         channel: append.channel,
         claims,
@@ -73,7 +79,9 @@ pub(super) async fn page(
         let text = "fences are not told on behalf of a user";
         return Err(refused(Code::InvalidField, text));
     }
-    replica.linearize().await?;
+    if !planted!("stale_read") {
+        replica.linearize().await?;
+    }
     let claims = match &grant {
         Some(grant) => Some(claims(core, grant, core.now_ms())?),
         None => None,

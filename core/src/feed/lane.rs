@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use throng_planted::planted;
 use throng_protocol::cluster::{self, ChannelInfo, FeedEvent, FeedRequest, FenceTable, Refusal};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelNumber, Epoch, Position, Seq};
@@ -294,7 +295,10 @@ impl Lane<'_> {
 
 /// The fences a feed of a channel begins with.
 fn fence_table(replica: &Replica, channel: ChannelNumber, from: Seq) -> Result<FenceTable, Refusal> {
-    let table = replica.read(|view| query::fence_table(view, channel, from))?;
+    let mut table = replica.read(|view| query::fence_table(view, channel, from))?;
+    if planted!("feed_without_fences") {
+        table.iter_mut().for_each(|table| table.fenced.clear());
+    }
     table.ok_or_else(|| unknown(channel))
 }
 

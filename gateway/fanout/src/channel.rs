@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use throng_planted::planted;
 use throng_protocol::cluster::{Entry, Fence, FenceTable, Fenced};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelNumber, Epoch, Position, Seq, SessionId, Ts, UserNumber};
@@ -170,6 +171,9 @@ impl ChannelFanout {
 
     /// Ends the subscriptions of a user whose grants are older than a fence, at its place.
     fn cap(&mut self, fenced: Fenced, effects: &mut Vec<Effect>) {
+        if planted!("ring_serves_behind_fence") {
+            return;
+        }
         let of_user = (fenced.number, SessionId(0))..=(fenced.number, SessionId(u64::MAX));
         for (_, session) in self.sessions.range(of_user) {
             let Some(subscriber) = self.subscribers.get_mut(session) else {
@@ -194,7 +198,7 @@ impl ChannelFanout {
             return;
         }
         open.known = open.known.max(last.seq);
-        if prev > open.ring.head() {
+        if prev > open.ring.head() && !planted!("gap_repair_skips") {
             open.refetch_if_behind(effects);
             return;
         }
@@ -344,7 +348,7 @@ impl ChannelFanout {
         let current = self.open.as_ref().is_some_and(|open| open.epoch == epoch);
         match self.subscribers.get_mut(&session) {
             Some(subscriber) if current && subscriber.cursor == from => {
-                if fenced > self.fences.told() {
+                if fenced > self.fences.told() && !planted!("page_serves_behind_fence") {
                     return Advance::NotTold;
                 }
                 subscriber.cursor = to.min(subscriber.cap).max(from);

@@ -25,6 +25,7 @@ mod log_matching;
 mod mutes;
 mod no_duplicate;
 mod no_hole;
+mod nothing_invented;
 mod once;
 mod one_leader;
 mod one_order;
@@ -106,6 +107,7 @@ pub const ALL: &[Invariant] = &[
     mutes::INVARIANT,
     no_duplicate::INVARIANT,
     no_hole::INVARIANT,
+    nothing_invented::INVARIANT,
     once::INVARIANT,
     one_leader::INVARIANT,
     one_order::INVARIANT,

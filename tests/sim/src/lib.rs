@@ -17,6 +17,7 @@ pub mod dumps;
 pub mod history;
 pub mod invariants;
 pub mod logs;
+pub mod planted;
 pub mod rng;
 pub mod run;
 pub mod summary;

@@ -15,6 +15,7 @@ pub mod manifests;
 pub mod map;
 pub mod metrics;
 pub mod places;
+pub mod planted;
 pub mod purity;
 pub mod rust;
 pub mod source;

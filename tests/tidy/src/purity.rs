@@ -76,7 +76,8 @@ pub fn in_manifests(packages: &[Manifest]) -> Vec<Finding> {
     {
         for dependency in &package.dependencies {
             let name = dependency.package.as_str();
-            if dependency.kind == Kind::Dev || name == "throng-protocol" || VENDORS.contains(&name) {
+            let ours = name == "throng-protocol" || crate::arrows::ALLOWED_FOR_ALL.contains(&name);
+            if dependency.kind == Kind::Dev || ours || VENDORS.contains(&name) {
                 continue;
             }
             found.push(format!(

@@ -3,7 +3,7 @@ use std::process::Command;
 
 use throng_tidy::{
     Finding, Tree, arrows, clauses, homes, length, licences, lock, manifest, manifests, map, metrics, places,
-    purity, source, tree, waits,
+    planted, purity, source, tree, waits,
 };
 
 #[test]
@@ -52,6 +52,11 @@ fn tests_do_not_sleep() {
 #[test]
 fn no_file_names_a_machine() {
     none(places::findings(&files()));
+}
+
+#[test]
+fn planted_mistakes_are_listed_with_what_notices_them() {
+    none(planted::findings(&files()));
 }
 
 #[test]

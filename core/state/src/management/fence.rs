@@ -2,6 +2,7 @@
 //! a record for each message shard that holds channels of the group, all in one command. A fence
 //! that some shard could not be told of is not made: rights would differ from shard to shard.
 
+use throng_planted::planted;
 use throng_protocol::cluster::{Fence, FenceKind};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{AppId, GroupId, UserId, UserNumber};
@@ -106,6 +107,9 @@ impl<'a> Change<'a> {
         let version = self.next_version()?;
         if kind == FenceKind::Kick {
             self.ledger.kicked = version;
+        }
+        if planted!("mute_lost_by_leaving") {
+            self.ledger.muted_until = 0;
         }
         self.group.members = self.group.members.saturating_sub(1);
         let Target {

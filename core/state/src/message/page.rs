@@ -1,7 +1,8 @@
 //! Pages of a channel's log, for history, catch-up and feeds alike.
 
+use throng_planted::planted;
 use throng_protocol::cluster::{Anchor, Direction, Entry, Page};
-use throng_protocol::ids::{ChannelNumber, Seq};
+use throng_protocol::ids::{ChannelNumber, Seq, Ts};
 use throng_protocol::limits::PAGE_ENTRIES_MAX;
 
 use super::place::last_where;
@@ -43,6 +44,7 @@ pub(crate) fn page(
     let anchor = position(view, channel, &tail, wanted)?;
     // Entries `from..to`.
     let (from, to) = match direction {
+        Direction::After if planted!("page_with_anchor") => (anchor, tail.head.next()),
         Direction::After => (anchor.next(), tail.head.next()),
         Direction::Before => (tail.oldest, anchor.min(tail.head.next())),
     };
@@ -86,7 +88,14 @@ fn position(
     let ends = (Seq(tail.oldest.0.saturating_sub(1)), tail.head);
     match wanted.direction {
         Direction::After => last_where(view, channel, ends, |entry| entry.ts <= ts),
-        Direction::Before => Ok(last_where(view, channel, ends, |entry| entry.ts < ts)?.next()),
+        Direction::Before => {
+            let ts = if planted!("ts_page_with_anchor") {
+                Ts(ts.0 + 1)
+            } else {
+                ts
+            };
+            Ok(last_where(view, channel, ends, |entry| entry.ts < ts)?.next())
+        }
     }
 }
 

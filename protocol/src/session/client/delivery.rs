@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use throng_planted::planted;
+
 use super::subscriptions::{GapSync, Subscription, Wire};
 use super::{ACK_DELAY_MS, ACK_ENTRIES, ClientEvent, ClientMachine, Entries, GAP_WAIT_MS, Key, Phase, Timer};
 use crate::code::Class;
@@ -83,8 +85,8 @@ impl Subscription {
         let mut out = Vec::new();
         for entry in entries.into_iter().take_while(|entry| entry.seq <= last) {
             let seq = entry.seq;
-            if seq > position.seq {
-                if prev <= position.seq {
+            if seq > position.seq || planted!("client_keeps_duplicates") {
+                if prev <= position.seq || planted!("client_takes_over_gap") {
                     position.seq = seq;
                     out.push(entry);
                 } else {

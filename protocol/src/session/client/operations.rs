@@ -19,6 +19,7 @@ use crate::message::{
     self, Ack, Anchor, CreateChannel, CreateGroup, Direction, History, Join, Kick, Leave, Message, Mute,
     RequestId, Send, Sync,
 };
+use throng_planted::planted;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Request {
@@ -487,7 +488,14 @@ impl ClientMachine {
         };
         match operation.state {
             State::Abandoned => self.answer(op, Ok(Answer::Done)),
-            _ => operation.state = State::Waiting,
+            _ => {
+                operation.state = State::Waiting;
+                if let (true, Request::Send { id, .. }) =
+                    (planted!("retry_under_new_key"), &mut operation.request)
+                {
+                    id.0 ^= 1;
+                }
+            }
         }
     }
 

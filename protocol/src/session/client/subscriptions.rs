@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use throng_planted::planted;
+
 use super::operations::Request;
 use super::{
     Answer, ClientEvent, ClientMachine, CommandError, Key, OpId, Purpose, RequestError, SubscribeFrom,
@@ -415,6 +417,10 @@ impl ClientMachine {
             // again, which are dropped; one that begins later leaves a gap, which is asked for.
             Some(held) if held.epoch == subscribed.position.epoch => {
                 subscription.must_reach = subscription.must_reach.max(subscribed.position.seq);
+                if planted!("resume_off_by_one") {
+                    let seq = held.seq.next().min(subscribed.head);
+                    subscription.position = Some(Position { seq, ..held });
+                }
             }
             Some(_) => self.reset(key, subscribed.position),
         }

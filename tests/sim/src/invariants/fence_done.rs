@@ -7,7 +7,7 @@ use crate::run::Run;
 
 pub const INVARIANT: Invariant = Invariant {
     name: "fence_done",
-    clause: "GR-4.2-M5",
+    clause: "RI-4.3-M2",
     check,
 };
 

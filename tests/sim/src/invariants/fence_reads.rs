@@ -11,7 +11,7 @@ use crate::world;
 
 pub const INVARIANT: Invariant = Invariant {
     name: "fence_reads",
-    clause: "GR-4.2-M5",
+    clause: "EN-6.5-M1",
     check,
 };
 

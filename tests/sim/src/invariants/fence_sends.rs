@@ -11,7 +11,7 @@ use crate::world;
 
 pub const INVARIANT: Invariant = Invariant {
     name: "fence_sends",
-    clause: "GR-4.2-M5",
+    clause: "RI-4.3-M2",
     check,
 };
 

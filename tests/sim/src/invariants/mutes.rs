@@ -8,7 +8,7 @@ use crate::world;
 
 pub const INVARIANT: Invariant = Invariant {
     name: "mutes",
-    clause: "GR-4.2-M5",
+    clause: "RI-4.3-M3",
     check,
 };
 

@@ -56,13 +56,8 @@ fn judge(stretch: &Stretch, start: Start, asked: Option<Position>) -> Result<(),
         (Start::Head, Some(_)) => Err("a position was held"),
         (Start::Resumed, Some(asked)) if asked == stretch.at => Ok(()),
         (Start::Resumed, Some(_)) => Err("that is not the position asked for"),
-        (Start::FullAhead, Some(asked)) if stretch.at < asked => Ok(()),
-        // A time stamp ahead of all entries; those that came later may have passed it since.
-        (Start::FullAhead, Some(asked))
-            if matches!(stretch.from, Some(From::Ts(_))) && stretch.at <= asked =>
-        {
-            Ok(())
-        }
+        // At most the position asked for: that much of the log this edge can vouch for.
+        (Start::FullAhead, Some(asked)) if stretch.at <= asked => Ok(()),
         (Start::FullAhead, Some(_)) => Err("the position asked for is not ahead of it"),
         (Start::FullEpoch, Some(_)) => Err("the log was never rebuilt"),
         (Start::FullFence, Some(asked)) if asked <= stretch.at => Ok(()),

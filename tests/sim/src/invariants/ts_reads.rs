@@ -8,7 +8,7 @@ use crate::run::Run;
 
 pub const INVARIANT: Invariant = Invariant {
     name: "ts_reads",
-    clause: "SY-6.4-M1",
+    clause: "SY-6.4-M7",
     check,
 };
 
