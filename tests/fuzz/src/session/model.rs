@@ -113,6 +113,7 @@ pub fn subscribed(request: u64, channel: usize, (seq, start): (u64, Start), head
         position: at(seq),
         head: Seq(head),
         start,
+        ts: Ts(seq),
     }
 }
 
