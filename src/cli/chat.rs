@@ -145,35 +145,32 @@ fn read(line: &str) -> Line {
 
 /// Carries a line out beside the conversation.
 async fn say(client: Client, group: GroupId, channel: ChannelId, line: String) {
-    match read(&line) {
-        Line::Message(text) => speak(client, group, channel, text).await,
-        Line::Kick(user) => tell_fence(&format!("{user} is kicked"), client.kick(&group, &user).await),
-        Line::Mute(user, Duration::ZERO) => {
-            tell_fence(
-                &format!("{user} may send again"),
-                client.mute_until(&group, &user, 0).await,
-            );
-        }
-        Line::Mute(user, span) => {
-            let what = format!("{user} is muted for {} s", span.as_secs());
-            tell_fence(&what, client.mute(&group, &user, span).await);
-        }
-        Line::Wrong(why) => tell::note(format_args!("not done: {line}\n     why: {why}")),
+    let (what, outcome) = match read(&line) {
+        Line::Message(text) => return speak(client, group, channel, text).await,
+        Line::Wrong(why) => return tell::note(format_args!("not done: {line}\n     why: {why}")),
+        Line::Kick(user) => (format!("{user} is kicked"), client.kick(&group, &user).await),
+        Line::Mute(user, Duration::ZERO) => (
+            format!("{user} may send again"),
+            client.mute_until(&group, &user, 0).await,
+        ),
+        Line::Mute(user, span) => (
+            format!("{user} is muted for {} s", span.as_secs()),
+            client.mute(&group, &user, span).await,
+        ),
+    };
+    match outcome {
+        Ok(fenced) if fenced.is_done() => tell::note(format_args!("{what}")),
+        Ok(fenced) => tell::note(format_args!("{what}, but not yet in {}", pending(&fenced))),
+        Err(error) => tell::note(format_args!("not done: {line}\n     why: {error}")),
     }
 }
 
-fn tell_fence(what: &str, outcome: Result<Fenced, RequestError>) {
-    match outcome {
-        Ok(fenced) if fenced.is_done() => tell::note(format_args!("{what}")),
-        Ok(fenced) => {
-            let names: Vec<&str> = fenced.pending.iter().map(ChannelId::as_str).collect();
-            let more = fenced.more;
-            tell::note(format_args!(
-                "{what}, but not yet in {} and {more} more",
-                names.join(", ")
-            ));
-        }
-        Err(error) => tell::note(format_args!("not done: {what}\n     why: {error}")),
+/// The channels in which it does not hold yet.
+fn pending(fenced: &Fenced) -> String {
+    let names: Vec<&str> = fenced.pending.iter().map(ChannelId::as_str).collect();
+    match fenced.more {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
     }
 }
 
