@@ -53,6 +53,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "throng-client",
         ],
     ),
+    ("throng-lin", &[]),
     (
         "throng-power",
         &["throng-protocol", "throng-state", "throng-raft-store"],
