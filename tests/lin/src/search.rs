@@ -97,9 +97,12 @@ fn stuck(history: &ChannelHistory, operations: usize) -> String {
     )
 }
 
-/// The beginning of a channel, and the questions and answers in the order of time. At the same
-/// moment questions come first: what touches may overlap.
-fn actions(history: &ChannelHistory, timed: Vec<Interval>) -> Vec<(usize, Action<(Arc<Channel>, Step)>)> {
+/// What the checker takes; each operation is a process of its own.
+type Actions = Vec<(usize, Action<(Arc<Channel>, Step)>)>;
+
+/// The questions and answers in the order of time. At the same moment questions come first: what
+/// touches may overlap.
+fn actions(history: &ChannelHistory, timed: Vec<Interval>) -> Actions {
     let standing = |member: bool| if member { Standing::Member } else { Standing::Out };
     let members = history
         .members

@@ -21,6 +21,7 @@ mod fences;
 mod fresh_reads;
 mod held;
 mod leader_completeness;
+mod linearizable;
 mod log_matching;
 mod mutes;
 mod no_duplicate;
@@ -103,6 +104,7 @@ pub const ALL: &[Invariant] = &[
     fresh_reads::INVARIANT,
     held::INVARIANT,
     leader_completeness::INVARIANT,
+    linearizable::INVARIANT,
     log_matching::INVARIANT,
     mutes::INVARIANT,
     no_duplicate::INVARIANT,

@@ -51,6 +51,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "throng-core",
             "throng-gateway",
             "throng-client",
+            "throng-lin",
         ],
     ),
     ("throng-lin", &[]),
