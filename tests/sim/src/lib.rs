@@ -12,11 +12,13 @@
 //! The package refuses to hold logic of the product, and to know what a correct answer is anywhere
 //! but in its invariants.
 
+pub mod carrier;
 pub mod cli;
 pub mod dumps;
 pub mod history;
 pub mod invariants;
 pub mod logs;
+pub mod net;
 pub mod planted;
 pub mod rng;
 pub mod run;
