@@ -36,3 +36,4 @@ pub use clock::{Clock, SharedClock, SystemClock};
 pub use config::{CoreConfig, InitialShards, PeerConfig, Storage, Timings, TlsFiles};
 pub use error::CoreError;
 pub use node::{CoreNode, CoreParts};
+pub use replica::Progress;

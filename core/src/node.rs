@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::outbox;
 use crate::peers::Peers;
 use crate::raft::RaftServer;
-use crate::replica::Replica;
+use crate::replica::{Progress, Replica};
 use crate::{bootstrap, clocks, observe};
 
 use assembly::Assembly;
@@ -153,6 +153,11 @@ impl CoreNode {
             .replicas()
             .filter(|replica| replica.handle().leadership().leads);
         led.map(|replica| replica.shard()).collect()
+    }
+
+    /// How far the Raft groups of this node are.
+    pub fn progress(&self) -> Vec<Progress> {
+        self.core.replicas().map(|replica| replica.progress()).collect()
     }
 
     /// Why the node is not ready to serve, a line for each reason; empty if it is.

@@ -1,6 +1,7 @@
 //! What a node does at once when its replicas have applied something: wake feeds and outboxes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use throng_protocol::ids::ShardId;
 use throng_raft_store::{Notice, Observer};
@@ -17,6 +18,8 @@ pub(crate) struct ShardObserver {
     pub(crate) outbox: OutboxSignals,
     pub(crate) applied: watch::Sender<u64>,
     pub(crate) metrics: Metrics,
+    /// The last entry of the snapshot that was installed last; 0 if none was.
+    pub(crate) installed: Arc<AtomicU64>,
 }
 
 impl Observer for ShardObserver {
@@ -36,6 +39,7 @@ impl Observer for ShardObserver {
     }
 
     fn installed(&self, shard: ShardId, index: u64) {
+        self.installed.store(index, Ordering::Relaxed);
         self.feeds.replaced(shard);
         self.outbox.added();
         self.applied.send_replace(index);

@@ -1,6 +1,7 @@
 //! One shard's replica on this node: its Raft group, its applied state, and why it has stopped.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use throng_protocol::cluster::{Refusal, ShardStatus};
 use throng_protocol::code::Code;
@@ -15,6 +16,19 @@ use crate::metrics::{Metrics, ReplicaFigures};
 use crate::outbox::OutboxSignals;
 use crate::raft::{ProposeError, ShardHandle};
 
+/// How far a replica's Raft group is, for whoever watches a cluster from inside its process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The shard.
+    pub shard: ShardId,
+    /// The term in which it leads, if it does.
+    pub leads: Option<u64>,
+    /// The last entry that is no longer in the log; 0 if all are.
+    pub purged: u64,
+    /// The last entry of the snapshot that came from another node last; 0 if none did.
+    pub installed: u64,
+}
+
 /// One shard's replica.
 #[derive(Debug)]
 pub(crate) struct Replica {
@@ -22,6 +36,7 @@ pub(crate) struct Replica {
     handle: ShardHandle,
     reader: StateReader,
     outbox: OutboxSignals,
+    installed: Arc<AtomicU64>,
     metrics: Metrics,
     leasing: Mutex<()>,
     failed: OnceLock<String>,
@@ -35,6 +50,7 @@ impl Replica {
         handle: ShardHandle,
         reader: StateReader,
         outbox: OutboxSignals,
+        installed: Arc<AtomicU64>,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -42,6 +58,7 @@ impl Replica {
             handle,
             reader,
             outbox,
+            installed,
             metrics,
             leasing: Mutex::new(()),
             failed: OnceLock::new(),
@@ -159,6 +176,17 @@ impl Replica {
             last_log: status.last_log,
             applied: status.applied,
             failed: self.failure(),
+        }
+    }
+
+    /// How far its Raft group is.
+    pub fn progress(&self) -> Progress {
+        let leadership = self.handle.leadership();
+        Progress {
+            shard: self.shard(),
+            leads: leadership.leads.then_some(leadership.term),
+            purged: self.handle.status().purged,
+            installed: self.installed.load(Ordering::Relaxed),
         }
     }
 

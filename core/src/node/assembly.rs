@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use throng_protocol::ids::ShardId;
 use throng_protocol::placement::{ClusterMap, META_SHARD, Plane, ShardInfo};
@@ -44,6 +45,7 @@ pub(super) struct Assembly {
 struct Opened {
     shard: Shard,
     outbox: OutboxSignals,
+    installed: Arc<AtomicU64>,
     applied: watch::Receiver<u64>,
 }
 
@@ -127,12 +129,14 @@ impl Assembly {
 
     async fn open(&self, info: &ShardInfo) -> Result<Opened, CoreError> {
         let outbox = OutboxSignals::default();
+        let installed = Arc::<AtomicU64>::default();
         let (sender, applied) = watch::channel(0);
         let observer = ShardObserver {
             feeds: Arc::clone(&self.feeds),
             outbox: outbox.clone(),
             applied: sender,
             metrics: self.metrics.clone(),
+            installed: Arc::clone(&installed),
         };
         let id = info.id;
         let shard = self.store.shard(id, info.plane, Arc::new(observer)).await;
@@ -142,6 +146,7 @@ impl Assembly {
                 error => CoreError::store(&self.config.data, error),
             })?,
             outbox,
+            installed,
             applied,
         })
     }
@@ -170,6 +175,7 @@ impl Assembly {
             handle,
             reader,
             opened.outbox,
+            opened.installed,
             self.metrics.clone(),
         ))
     }

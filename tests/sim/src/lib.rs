@@ -14,14 +14,25 @@
 
 pub mod carrier;
 pub mod cli;
+pub mod clients;
+pub mod cluster;
 pub mod dumps;
+pub mod entropy;
+pub mod faults;
 pub mod history;
+pub mod host;
 pub mod invariants;
 pub mod logs;
 pub mod net;
 pub mod planted;
+pub mod recorder;
 pub mod rng;
 pub mod run;
+pub mod runner;
+pub mod scan;
+pub mod setup;
+pub mod simulation;
 pub mod summary;
+pub mod token;
 pub mod workload;
 pub mod world;

@@ -210,9 +210,8 @@ impl Network {
         self.with(|state| state.now())
     }
 
-    /// A host runs from now on, from the start of a window. Must be called on its runtime.
-    pub(crate) fn enter(&self, start: Us, width: Us, fast_ppm: i64) {
-        let began = Instant::now();
+    /// A host runs from now on, from the start of a window, which is `began` by its own clock.
+    pub(crate) fn enter(&self, start: Us, width: Us, began: Instant, fast_ppm: i64) {
         self.with(|state| {
             state.now = Now::In {
                 start,

@@ -22,7 +22,7 @@ impl State {
         };
         if sides[me as usize].is_none() {
             return match kind {
-                Kind::Knock(flow) => self.knocked(host, link, flow, at),
+                Kind::Knock(flow, names) => self.knocked(host, link, (flow, names), at),
                 Kind::Unknown => {}
                 _ => self.deny(host, link, me),
             };
@@ -60,7 +60,7 @@ impl State {
         }
     }
 
-    fn knocked(&mut self, host: HostId, link: LinkId, flow: Flow, at: Us) {
+    fn knocked(&mut self, host: HostId, link: LinkId, (flow, names): (Flow, Vec<String>), at: Us) {
         let Some((from, to)) = self.side(link, End::Near).map(|near| (near.local, near.remote)) else {
             return;
         };
@@ -73,6 +73,7 @@ impl State {
         }
         let mut side = Side::new(End::Far, host, to, from, port.flow, at);
         side.learn(flow);
+        side.names = names;
         port.knocks.push_back(link);
         port.waiting.wake(&mut self.due);
         if let Some(sides) = self.links.get_mut(&link) {
@@ -99,7 +100,7 @@ impl State {
                 let closed = LinkClosed::Lost("the peer has restarted".to_owned());
                 side.end(closed, at, due);
             }
-            Kind::Knock(_) | Kind::Welcome(..) | Kind::Refused | Kind::Ping | Kind::Ack => {}
+            Kind::Knock(..) | Kind::Welcome(..) | Kind::Refused | Kind::Ping | Kind::Ack => {}
             other => {
                 // Whatever comes behind the handshake shows that the other end has finished it.
                 if side.phase == Phase::Welcoming {

@@ -38,8 +38,8 @@ pub(crate) struct StreamId {
 /// What a packet says.
 #[derive(Debug, Clone)]
 pub(super) enum Kind {
-    /// The first flight of a handshake.
-    Knock(Flow),
+    /// The first flight of a handshake, with the names in the certificate.
+    Knock(Flow, Vec<String>),
     /// Its answer, with the names in the certificate.
     Welcome(Flow, Vec<String>),
     /// The last flight of a handshake.
@@ -73,7 +73,7 @@ impl Kind {
 
     /// Whether it is of a handshake, whose first packets are repeated slowly.
     pub fn is_handshake(&self) -> bool {
-        matches!(self, Self::Knock(_) | Self::Welcome(..) | Self::Done)
+        matches!(self, Self::Knock(..) | Self::Welcome(..) | Self::Done)
     }
 
     /// Whether the receiver acknowledges it.

@@ -168,12 +168,13 @@ impl Place {
                 return None;
             }
             let now = state.now();
-            let flow = state.hosts[self.host.0].ports.get(&local.port())?.flow;
+            let port = state.hosts[self.host.0].ports.get(&local.port())?;
+            let (flow, names) = (port.flow, port.names.clone());
             state.next_link += 1;
             let id = LinkId(state.next_link);
             let side = Side::new(End::Near, self.host, local, to, flow, now);
             state.links.insert(id, [Some(side), None]);
-            state.send(id, End::Near, Kind::Knock(flow));
+            state.send(id, End::Near, Kind::Knock(flow, names));
             Some(self.handle(id, End::Near))
         })
     }

@@ -1,0 +1,103 @@
+//! What clients ask for, as calls of the SDK.
+
+use throng_client::{Ack, Client as Sdk, RequestError, SendError};
+use throng_protocol::message::{self, Entry};
+
+use super::refused;
+use crate::history::{Anchor, Answer, Ask, BodyHash, Channel, Direction, Page, Seen, User};
+use crate::workload;
+
+/// Asks, and waits for the answer.
+pub(super) async fn answer(sdk: &Sdk, ask: Ask) -> Answer {
+    let answered = match ask {
+        Ask::Send { channel, key, hash } => {
+            let (Some(body), Some((group, channel))) = (workload::body_of(key, hash), names(channel)) else {
+                return unnamed();
+            };
+            return sent(sdk.send_with_id(&group, &channel, key, body).await);
+        }
+        Ask::Join { group } => match group.id() {
+            Ok(group) => sdk.join(&group).await.map(|()| Answer::Done),
+            Err(_) => return unnamed(),
+        },
+        Ask::Leave { group } => match group.id() {
+            Ok(group) => sdk.leave(&group).await.map(|()| Answer::Done),
+            Err(_) => return unnamed(),
+        },
+        Ask::Page {
+            channel,
+            anchor,
+            direction,
+            limit,
+        } => page(sdk, channel, anchor, direction, limit).await,
+        Ask::Kick { .. } | Ask::Mute { .. } | Ask::Subscribe { .. } => return unnamed(),
+    };
+    answered.unwrap_or_else(|error| refused(&error))
+}
+
+/// The answer to a send.
+pub(super) fn sent(sent: Result<Ack, SendError>) -> Answer {
+    match sent {
+        Ok(Ack {
+            epoch,
+            seq,
+            ts,
+            repeat,
+            ..
+        }) => Answer::Acked {
+            epoch,
+            seq,
+            ts,
+            repeat,
+        },
+        Err(error) => refused(&error),
+    }
+}
+
+async fn page(
+    sdk: &Sdk,
+    channel: Channel,
+    anchor: Anchor,
+    direction: Direction,
+    limit: u32,
+) -> Result<Answer, RequestError> {
+    let Some((group, id)) = names(channel) else {
+        return Ok(unnamed());
+    };
+    let direction = match direction {
+        Direction::After => message::Direction::After,
+        Direction::Before => message::Direction::Before,
+    };
+    let Anchor::Seq(anchor) = anchor else {
+        return Ok(unnamed());
+    };
+    let page = sdk.history(&group, &id, anchor, direction, limit).await?;
+    Ok(Answer::Page(Page {
+        epoch: page.epoch,
+        prev: page.prev,
+        head: page.head,
+        entries: page.entries.iter().filter_map(entry).collect(),
+    }))
+}
+
+fn entry(entry: &Entry) -> Option<Seen> {
+    Some(Seen {
+        seq: entry.seq,
+        ts: entry.ts,
+        sender: User::named(&entry.sender)?,
+        key: entry.client_message_id,
+        hash: BodyHash::of(&entry.body),
+    })
+}
+
+fn names(channel: Channel) -> Option<(throng_protocol::ids::GroupId, throng_protocol::ids::ChannelId)> {
+    Some((channel.group().id().ok()?, channel.id().ok()?))
+}
+
+/// The world has no such name: the workload and this driver do not fit.
+fn unnamed() -> Answer {
+    Answer::Refused {
+        code: throng_protocol::code::Code::Forbidden.number(),
+        unknown: false,
+    }
+}
