@@ -59,8 +59,9 @@ pub fn raft_config(timing: ShardTiming) -> Result<Arc<Config>, ConfigError> {
         max_payload_entries: 512,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(timing.snapshot_every),
         max_in_snapshot_log_to_keep: timing.log_keep,
-        // Purges are range deletes; one per some hundred entries is cheaper than one per entry.
-        purge_batch_size: 256,
+        // Purges are range deletes; one per some hundred entries is cheaper than one per entry. Not
+        // more than come between two snapshots, or some would wait for a later one.
+        purge_batch_size: timing.snapshot_every.clamp(1, 256),
         // The time for a whole snapshot over the network, not for a chunk: gigabytes take minutes.
         install_snapshot_timeout: 300_000,
         ..Config::default()

@@ -81,7 +81,7 @@ mod tests {
             .unwrap();
         assert!(drawn() > before, "the keys of hash maps");
         let before = drawn();
-        std::thread::spawn(|| rand::random::<u64>()).join().unwrap();
+        std::thread::spawn(rand::random::<u64>).join().unwrap();
         assert!(drawn() > before, "the generator of a thread");
         let before = drawn();
         ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut [0; 8]).unwrap();

@@ -142,6 +142,12 @@ impl Recorder {
         }
     }
 
+    /// How many events there are.
+    pub fn events(&self) -> usize {
+        let inner = self.0.lock();
+        inner.history.events().len() + inner.window.len()
+    }
+
     /// The history, once nobody writes any more.
     pub fn into_history(self) -> History {
         self.window_ends();

@@ -39,6 +39,15 @@ impl Asked {
         self.answers.first().map_or(u64::MAX, |(at_us, _, _)| *at_us)
     }
 
+    /// When it can no longer be carried out; never is the end of time, as for what is open.
+    #[must_use]
+    pub fn ends_us(&self) -> u64 {
+        match self.answer() {
+            Some(Answer::Refused { unknown: true, .. }) => u64::MAX,
+            _ => self.answered_us(),
+        }
+    }
+
     /// Whether it may have been carried out: it was, or nobody knows.
     #[must_use]
     pub fn may_have_happened(&self) -> bool {

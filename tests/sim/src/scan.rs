@@ -2,14 +2,16 @@
 
 use std::hash::Hasher;
 
-use throng_protocol::ids::{ChannelNumber, ShardId};
+use throng_protocol::cluster;
+use throng_protocol::ids::{AppId, ChannelNumber, ShardId};
 use throng_raft_store::inspect;
 use throng_state::keys;
-use throng_state::record::{EntryRecord, LogRecord, Record, TailRecord};
+use throng_state::record::{EntryRecord, FenceRecord, FencesRecord, LogRecord, Record, TailRecord};
 
 use crate::cluster::Core;
-use crate::history::{BodyHash, Channel, Seen, StableHasher, User};
-use crate::logs::{ChannelLog, FinalLogs, Replica, Stored};
+use crate::history::{BodyHash, Channel, FenceKind, Seen, StableHasher, User};
+use crate::logs::{ChannelLog, Fence, FinalLogs, GroupFences, Replica, Stored};
+use crate::{token, world};
 
 /// What the disks of all nodes hold.
 ///
@@ -50,8 +52,53 @@ fn replica(node: u8, shard: ShardId, found: &inspect::Replica) -> Result<Replica
         applied: found.applied.map_or(0, |applied| applied.index),
         records: hasher.finish(),
         channels,
-        fences: Vec::new(),
+        fences: fences(found)?,
     })
+}
+
+/// The fences of each group that the shard has heard of.
+fn fences(found: &inspect::Replica) -> Result<Vec<GroupFences>, String> {
+    let app = AppId::new(token::APP).map_err(|error| error.to_string())?;
+    let mut tables = Vec::new();
+    for group in world::groups() {
+        let id = group.id().map_err(|error| error.to_string())?;
+        let ends_key = keys::fences(&app, &id);
+        let Some((key, value)) = found.state.iter().find(|(key, _)| *key == ends_key) else {
+            continue;
+        };
+        let ends = FencesRecord::decode(key, value).map_err(|error| error.to_string())?;
+        let mut fences = Vec::new();
+        for (key, value) in &found.state {
+            let version = keys::fence_version(key);
+            let Some(version) = version.filter(|version| *key == keys::fence(&app, &id, *version)) else {
+                continue;
+            };
+            let record = FenceRecord::decode(key, value).map_err(|error| error.to_string())?;
+            let user = User::named(&record.user);
+            fences.push(Fence {
+                version,
+                user: user.ok_or_else(|| format!("a fence for {}, who is not of this world", record.user))?,
+                kind: kind(record.kind)?,
+                index: record.index,
+            });
+        }
+        tables.push(GroupFences {
+            group,
+            floor: ends.floor,
+            last: ends.last,
+            fences,
+        });
+    }
+    Ok(tables)
+}
+
+fn kind(kind: cluster::FenceKind) -> Result<FenceKind, String> {
+    match kind {
+        cluster::FenceKind::Kick => Ok(FenceKind::Kick),
+        cluster::FenceKind::Left => Ok(FenceKind::Left),
+        cluster::FenceKind::Mute => Ok(FenceKind::Mute),
+        other => Err(format!("a fence of a kind that is not known here: {other:?}")),
+    }
 }
 
 /// A channel's log; `None` for one that is not of the world.
@@ -80,7 +127,7 @@ fn channel(found: &inspect::Replica, log: &LogRecord) -> Result<Option<ChannelLo
                 key: entry.client_message_id,
                 hash: BodyHash::of(&entry.body),
             },
-            index: 0,
+            index: entry.index,
         });
     }
     Ok(Some(ChannelLog {

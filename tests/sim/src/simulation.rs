@@ -10,6 +10,7 @@ use throng_protocol::ids::ShardId;
 
 use crate::clients::Device;
 use crate::cluster::{CORES, Core, EDGES, Edge};
+use crate::dumps::Dump;
 use crate::faults::Faults;
 use crate::history::{Host as Where, Phase, What};
 use crate::host::Host;
@@ -51,6 +52,7 @@ pub struct Simulation {
     recording: bool,
     leaders: BTreeMap<(ShardId, u64), u8>,
     seen: BTreeMap<(u8, ShardId), (u64, u64)>,
+    dumps: Vec<Dump>,
     broken: Option<String>,
 }
 
@@ -85,6 +87,7 @@ impl Simulation {
             recording: false,
             leaders: BTreeMap::new(),
             seen: BTreeMap::new(),
+            dumps: Vec::new(),
             broken: None,
             net,
         };
@@ -257,6 +260,9 @@ impl Simulation {
     pub fn crash_core(&mut self, place: usize) {
         let id = self.cores[place].id;
         self.cores[place].crash();
+        let event = self.recorder.events();
+        let durable = self.cores[place].disk.durable();
+        self.dumps.extend(Dump::all(event, id, &*durable));
         self.seen.retain(|(node, _), _| *node != id);
         self.record(Where::Core(id), What::Crash);
     }
@@ -324,16 +330,19 @@ impl Simulation {
                 .get_or_insert("a host has started a thread".to_owned());
         }
         let lasted = self.now;
-        for core in &mut self.cores {
-            core.host.crash();
+        let event = self.recorder.events();
+        for core in &self.cores {
+            self.dumps
+                .extend(Dump::all(event, core.id, &*core.disk.durable()));
         }
         for host in self.hosts_mut() {
             host.crash();
         }
-        let logs = scan::logs(&self.cores).unwrap_or_else(|error| {
+        let mut logs = scan::logs(&self.cores).unwrap_or_else(|error| {
             self.broken.get_or_insert(error);
             crate::logs::FinalLogs::default()
         });
+        logs.dumps = self.dumps;
         Outcome {
             run: Run::new(self.recorder.into_history(), logs),
             broken: self.broken,

@@ -17,6 +17,18 @@ const ALLOWED: &[(&str, &str)] = &[
         "asks again, before a deadline, while an election or a lease is not over",
     ),
     (
+        "tests/sim/src/clients.rs",
+        "a simulated client waits before it connects again; the time is simulated",
+    ),
+    (
+        "tests/sim/src/net/tests.rs",
+        "that time passes at the rate of a host's clock is what is tested; the time is simulated",
+    ),
+    (
+        "tests/sim/src/setup.rs",
+        "waits in simulated time before it asks the next node for the meta shard's leader",
+    ),
+    (
         "tests/python/client.py",
         "waits the time that a retryable answer names before it asks again",
     ),

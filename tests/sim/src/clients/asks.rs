@@ -1,6 +1,6 @@
 //! What clients ask for, as calls of the SDK.
 
-use throng_client::{Ack, Client as Sdk, RequestError, SendError};
+use throng_client::{Ack, Client as Sdk, Fenced, RequestError, SendError};
 use throng_protocol::message::{self, Entry};
 
 use super::refused;
@@ -30,7 +30,20 @@ pub(super) async fn answer(sdk: &Sdk, ask: Ask) -> Answer {
             direction,
             limit,
         } => page(sdk, channel, anchor, direction, limit).await,
-        Ask::Kick { .. } | Ask::Mute { .. } | Ask::Subscribe { .. } => return unnamed(),
+        Ask::Kick { group, user } => match (group.id(), user.id()) {
+            (Ok(group), Ok(user)) => sdk.kick(&group, &user).await.map(fenced),
+            _ => return unnamed(),
+        },
+        Ask::Mute {
+            group,
+            user,
+            until_ms,
+        } => match (group.id(), user.id()) {
+            (Ok(group), Ok(user)) => sdk.mute_until(&group, &user, until_ms).await.map(fenced),
+            _ => return unnamed(),
+        },
+        // Its answer is the beginning of something: `follow` asks.
+        Ask::Subscribe { .. } => return unnamed(),
     };
     answered.unwrap_or_else(|error| refused(&error))
 }
@@ -68,8 +81,9 @@ async fn page(
         Direction::After => message::Direction::After,
         Direction::Before => message::Direction::Before,
     };
-    let Anchor::Seq(anchor) = anchor else {
-        return Ok(unnamed());
+    let anchor = match anchor {
+        Anchor::Seq(seq) => message::Anchor::Seq(seq),
+        Anchor::Ts(ts) => message::Anchor::Ts(ts),
     };
     let page = sdk.history(&group, &id, anchor, direction, limit).await?;
     Ok(Answer::Page(Page {
@@ -78,6 +92,14 @@ async fn page(
         head: page.head,
         entries: page.entries.iter().filter_map(entry).collect(),
     }))
+}
+
+fn fenced(fenced: Fenced) -> Answer {
+    Answer::Fenced {
+        version: fenced.version,
+        pending: fenced.pending.iter().filter_map(Channel::named).collect(),
+        more: fenced.more,
+    }
 }
 
 fn entry(entry: &Entry) -> Option<Seen> {

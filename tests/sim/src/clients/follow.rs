@@ -34,8 +34,8 @@ impl Driver {
             From::Head => SdkFrom::Head,
             From::Start => SdkFrom::Start,
             From::Position(position) => SdkFrom::Position(position),
+            From::Ts(ts) => SdkFrom::Ts(ts),
             From::Stored => SdkFrom::Stored,
-            From::Ts(_) => return Err(unnamed()),
         };
         let group = channel.group().id().map_err(|_| unnamed())?;
         let channel = channel.id().map_err(|_| unnamed())?;
@@ -90,5 +90,6 @@ fn start(start: message::Start) -> Start {
         message::Start::Head => Start::Head,
         message::Start::FullEpoch => Start::FullEpoch,
         message::Start::FullAhead => Start::FullAhead,
+        message::Start::FullFence => Start::FullFence,
     }
 }

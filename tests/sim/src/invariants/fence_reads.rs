@@ -4,9 +4,9 @@
 //! deliveries ever run across the fence: what began before its place ends there, also for a user who
 //! came back meanwhile; who comes back begins behind it.
 
-use super::fences::placed;
+use super::fences::{Placed, placed};
 use super::{Invariant, Violation, log};
-use crate::run::Run;
+use crate::run::{Delivery, Run, Stretch};
 use crate::world;
 
 pub const INVARIANT: Invariant = Invariant {
@@ -24,10 +24,7 @@ fn check(run: &Run) -> Result<(), Violation> {
         {
             let of_user = |client: crate::history::Client| client.user() == placed.fence.user;
             for stretch in run.stretches.iter().filter(|stretch| stretch.channel == channel) {
-                let across = stretch
-                    .deliveries
-                    .iter()
-                    .find(|delivery| delivery.entry.seq > placed.place);
+                let across = across(stretch, placed);
                 if let (true, true, Some(delivery)) =
                     (of_user(stretch.client), stretch.at.seq < placed.place, across)
                 {
@@ -51,6 +48,21 @@ fn check(run: &Run) -> Result<(), Violation> {
         }
     }
     Ok(())
+}
+
+/// The first entry behind a fence, unless the client that had everything before it came back with
+/// another connection when its user had: nothing was skipped, and nothing came in between.
+fn across<'a>(stretch: &'a Stretch, placed: &Placed) -> Option<&'a Delivery> {
+    let place = stretch
+        .deliveries
+        .partition_point(|delivery| delivery.entry.seq <= placed.place);
+    let behind = stretch.deliveries.get(place)?;
+    let before = place.checked_sub(1).and_then(|place| stretch.deliveries.get(place));
+    let came_back = behind.at_us >= placed.back_us
+        && before.is_some_and(|before| {
+            before.entry.seq == placed.place && before.connection < behind.connection
+        });
+    (!came_back).then_some(behind)
 }
 
 #[cfg(test)]

@@ -35,12 +35,12 @@ pub(super) fn placed(run: &Run, channel: Channel, log: &ChannelLog) -> Vec<Place
         return Vec::new();
     };
     let group = channel.group();
-    let mut earlier: BTreeMap<(User, FenceKind), usize> = BTreeMap::new();
+    let mut earlier: BTreeMap<(User, FenceKind), u64> = BTreeMap::new();
     let mut found = Vec::new();
     for fence in &table.fences {
-        let nth = earlier.entry((fence.user, fence.kind)).or_default();
-        let from_us = asked_for(run, group, fence, *nth);
-        *nth += 1;
+        let before_us = earlier.entry((fence.user, fence.kind)).or_default();
+        let from_us = asked_for(run, group, fence, *before_us);
+        *before_us = from_us;
         found.push(Placed {
             fence: *fence,
             place: log.place(fence.index),
@@ -51,14 +51,17 @@ pub(super) fn placed(run: &Run, channel: Channel, log: &ChannelLog) -> Vec<Place
 }
 
 /// The earliest moment at which a fence can have taken effect: when it was asked for, if an answer
-/// names it, and otherwise when the `nth` such thing was, since no two fences have one cause.
-fn asked_for(run: &Run, group: Group, fence: &Fence, nth: usize) -> u64 {
+/// names it, and otherwise not before the earliest that may still have been under way at `after_us`,
+/// when the fence before it was asked for. One question may make two fences: it is tried again, and
+/// the user was back in between.
+fn asked_for(run: &Run, group: Group, fence: &Fence, after_us: u64) -> u64 {
     let causes = causes(run, group, fence.user, fence.kind);
     let named = causes.iter().find(
         |asked| matches!(asked.answer(), Some(Answer::Fenced { version, .. }) if *version == fence.version),
     );
-    let nth = named.or(causes.get(nth));
-    nth.map_or(0, |asked| asked.at_us)
+    let earliest = || causes.iter().find(|asked| asked.ends_us() >= after_us);
+    let cause = named.or_else(earliest);
+    cause.map_or(0, |asked| asked.at_us.max(after_us))
 }
 
 /// The operations that may have caused a fence of a user, in the order they were asked for.
