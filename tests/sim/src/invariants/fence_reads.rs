@@ -57,11 +57,12 @@ fn across<'a>(stretch: &'a Stretch, placed: &Placed) -> Option<&'a Delivery> {
         .deliveries
         .partition_point(|delivery| delivery.entry.seq <= placed.place);
     let behind = stretch.deliveries.get(place)?;
-    let before = place.checked_sub(1).and_then(|place| stretch.deliveries.get(place));
+    let before = place
+        .checked_sub(1)
+        .and_then(|place| stretch.deliveries.get(place));
     let came_back = behind.at_us >= placed.back_us
-        && before.is_some_and(|before| {
-            before.entry.seq == placed.place && before.connection < behind.connection
-        });
+        && before
+            .is_some_and(|before| before.entry.seq == placed.place && before.connection < behind.connection);
     (!came_back).then_some(behind)
 }
 
