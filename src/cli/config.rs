@@ -9,5 +9,5 @@ mod file;
 mod overlay;
 
 pub use example::{CORE_EXAMPLE, GATEWAY_EXAMPLE};
-pub use file::{CoreFile, EdgeEntry, GatewayFile, NodeEntry, ShardCounts, TlsFiles};
+pub use file::{CoreFile, EdgeEntry, GatewayFile, LogBounds, NodeEntry, ShardCounts, TlsFiles};
 pub use overlay::{Overlay, load};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use throng_core::{CoreConfig, CoreError, CoreNode, InitialShards, PeerConfig};
+use throng_core::{CoreConfig, CoreError, CoreNode, InitialShards, PeerConfig, Storage};
 use throng_gateway::{
     ClientTlsFiles, ClusterTlsFiles, CoreAddress, Gateway, GatewayConfig, GatewayError, GatewayLimits,
 };
@@ -143,7 +143,7 @@ fn core_config(file: &CoreFile) -> Result<CoreConfig, Failure> {
         id: NodeId(file.id),
         cluster: file.cluster.clone(),
         listen: me.addr,
-        advertise: None,
+        advertise: me.advertise.clone(),
         data: file.data.replace("{id}", &file.id.to_string()).into(),
         observe: me.observe,
         tls: throng_core::TlsFiles {
@@ -154,7 +154,7 @@ fn core_config(file: &CoreFile) -> Result<CoreConfig, Failure> {
         peers: others
             .map(|node| PeerConfig {
                 id: NodeId(node.id),
-                address: node.addr.to_string(),
+                address: node.address(),
             })
             .collect(),
         shards: InitialShards {
@@ -163,7 +163,11 @@ fn core_config(file: &CoreFile) -> Result<CoreConfig, Failure> {
             replicas: file.shards.replicas,
         },
         timings: Default::default(),
-        storage: Default::default(),
+        storage: Storage {
+            snapshot_every: file.storage.snapshot_every,
+            log_keep: file.storage.log_keep,
+            ..Storage::default()
+        },
     })
 }
 
@@ -181,7 +185,7 @@ fn gateway_config(file: &GatewayFile) -> Result<GatewayConfig, Failure> {
     let (cert, key) = tls::public(&file.tls)?;
     let core = |node: &NodeEntry| CoreAddress {
         id: NodeId(node.id),
-        address: node.addr.to_string(),
+        address: node.address(),
     };
     let others = file.edges.iter().filter(|edge| edge.id != file.id);
     Ok(GatewayConfig {

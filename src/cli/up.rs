@@ -17,7 +17,7 @@ use self::layout::{Held, Process};
 use self::supervisor::{Event, Plan, READY_TIMEOUT, Stop};
 use super::admin::Admin;
 use super::cluster_file::{ClusterFile, NodeRecord};
-use super::config::{CoreFile, EdgeEntry, GatewayFile, NodeEntry, ShardCounts, TlsFiles};
+use super::config::{CoreFile, EdgeEntry, GatewayFile, LogBounds, NodeEntry, ShardCounts, TlsFiles};
 use super::failure::{Exit, Failure};
 use super::signals::Signals;
 use super::tell;
@@ -294,6 +294,7 @@ fn plans(held: &Held, tls: &Path) -> Result<Vec<Plan>, Failure> {
     let entry = |(n, process): (usize, &Process)| NodeEntry {
         id: n as u64 + 1,
         addr: process.addr,
+        advertise: None,
         observe: Some(process.observe),
     };
     let nodes: Vec<NodeEntry> = layout.cores.iter().enumerate().map(entry).collect();
@@ -316,6 +317,7 @@ fn plans(held: &Held, tls: &Path) -> Result<Vec<Plan>, Failure> {
                 replicas: nodes.len(),
                 ..ShardCounts::default()
             },
+            storage: LogBounds::default(),
             nodes: nodes.clone(),
         };
         plans.push(plan(held, &logs, "core", &name, &toml::to_string(&file))?);

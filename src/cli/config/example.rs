@@ -38,11 +38,17 @@ message = 8
 # Voting replicas of each shard.
 replicas = 3
 
-# All core nodes: where they listen for each other and for edges (UDP), and where they answer
-# /healthz, /readyz and /metrics (loopback HTTP).
+[storage]
+# Log entries of a shard between snapshots, and kept behind one for replicas that are a little late.
+snapshot_every = 20000
+log_keep = 2000
+
+# All core nodes: where they listen for each other and for edges (UDP), where others reach them if
+# that is elsewhere, and where they answer /healthz, /readyz and /metrics (loopback HTTP).
 [[nodes]]
 id = 1
 addr = "127.0.0.1:7101"
+# advertise = "core-1.example:7101"
 observe = "127.0.0.1:7201"
 
 [[nodes]]
@@ -128,6 +134,7 @@ observe = "127.0.0.1:7302"
 [[nodes]]
 id = 1
 addr = "127.0.0.1:7101"
+# advertise = "core-1.example:7101"
 # observe = "127.0.0.1:7201"
 
 [[nodes]]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use throng_core::Storage;
 use throng_gateway::HandshakeLimits;
 
 /// `throng core --config F`.
@@ -22,6 +23,9 @@ pub struct CoreFile {
     /// Shards of a new cluster.
     #[serde(default)]
     pub shards: ShardCounts,
+    /// How much of the log is kept.
+    #[serde(default)]
+    pub storage: LogBounds,
     /// All core nodes.
     pub nodes: Vec<NodeEntry>,
 }
@@ -61,9 +65,19 @@ pub struct NodeEntry {
     pub id: u64,
     /// Where it listens for nodes and edges (UDP).
     pub addr: SocketAddr,
+    /// Where others reach it, `host:port`, when that is another address than `addr`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
     /// Loopback HTTP for health and metrics; the node's own entry needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observe: Option<SocketAddr>,
+}
+
+impl NodeEntry {
+    /// Where others reach the node.
+    pub fn address(&self) -> String {
+        self.advertise.clone().unwrap_or_else(|| self.addr.to_string())
+    }
 }
 
 /// One edge.
@@ -121,6 +135,30 @@ impl Default for ShardCounts {
             management: 4,
             message: 8,
             replicas: 3,
+        }
+    }
+}
+
+/// How much of each shard's log a node keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogBounds {
+    /// Log entries of a shard between snapshots.
+    pub snapshot_every: u64,
+    /// Log entries of a shard kept behind a snapshot.
+    pub log_keep: u64,
+}
+
+impl Default for LogBounds {
+    fn default() -> Self {
+        let Storage {
+            snapshot_every,
+            log_keep,
+            ..
+        } = Storage::default();
+        Self {
+            snapshot_every,
+            log_keep,
         }
     }
 }
