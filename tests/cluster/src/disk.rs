@@ -7,17 +7,19 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// The library's source, beside this crate.
-const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/interposer/disk.c");
+/// The library's source.
+const SOURCE: &str = include_str!("../interposer/disk.c");
 
 /// Builds the library into a folder; takes a C compiler, which throng needs anyway.
 pub fn build(folder: &Path) -> Result<PathBuf> {
-    let library = folder.join("disk.so");
+    let (source, library) = (folder.join("disk.c"), folder.join("disk.so"));
+    fs::write(&source, SOURCE).context("writing the interposer's source")?;
     let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
     let status = Command::new(&compiler)
         .args(["-shared", "-fPIC", "-O1", "-o"])
         .arg(&library)
-        .args([SOURCE, "-ldl"])
+        .arg(&source)
+        .arg("-ldl")
         .status()
         .with_context(|| format!("running {}", compiler.display()))?;
     ensure!(status.success(), "the interposer does not compile: {status}");

@@ -47,6 +47,8 @@ impl Binary {
 pub struct Running {
     child: Child,
     lines: Receiver<String>,
+    /// The last text that [`Self::wait_once_for_line`] has seen.
+    seen: Option<String>,
     /// Held open: a supervised process ends when it closes.
     _stdin: Option<ChildStdin>,
 }
@@ -72,6 +74,7 @@ impl Running {
             _stdin: child.stdin.take(),
             child,
             lines,
+            seen: None,
         })
     }
 
@@ -96,6 +99,15 @@ impl Running {
                 }
             }
         }
+    }
+
+    /// Waits for a line of its stdout that starts with a text; at once if that was waited for before.
+    pub fn wait_once_for_line(&mut self, start: &str, patience: Duration) -> Result<()> {
+        if self.seen.as_deref() != Some(start) {
+            self.wait_for_line(start, patience)?;
+            self.seen = Some(start.to_owned());
+        }
+        Ok(())
     }
 
     /// Sends a signal.

@@ -29,6 +29,10 @@ const ALLOWED: &[(&str, &str)] = &[
         "waits in simulated time before it asks the next node for the meta shard's leader",
     ),
     (
+        "tests/cluster/src/crash/strike.rs",
+        "how long a fault lasts, and when a starting process is hit, is the fault itself and chosen by seed",
+    ),
+    (
         "tests/python/client.py",
         "waits the time that a retryable answer names before it asks again",
     ),
