@@ -22,8 +22,15 @@ pub(crate) const FENCE_ATTEMPT: Duration = Duration::from_millis(2_500);
 /// Wait before a node is asked again while an election runs.
 pub(crate) const ELECTION_WAIT: Duration = Duration::from_millis(50);
 
-/// How long a node that did not answer is asked last: as long as a process takes to come back.
+/// How long a node that did not answer is left out, except for a try now and then: as long as a process
+/// takes to come back, and longer than followers name a leader that is gone.
 pub(crate) const SILENT_LAST: Duration = Duration::from_secs(2);
+
+/// Between two tries of a node that did not answer.
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long such a try may take: several times what a commit does, and little of a request's time.
+pub(crate) const PROBE: Duration = Duration::from_millis(100);
 
 /// How often the cluster's map is read again.
 pub(crate) const MAP_INTERVAL: Duration = Duration::from_secs(5);

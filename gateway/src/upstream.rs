@@ -5,6 +5,7 @@
 //! repeated at another node. Beyond [`REQUEST_BUDGET`] nothing is retried here.
 
 mod map;
+mod silence;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -25,9 +26,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 
 use crate::config::CoreAddress;
-use crate::limits::{ATTEMPT, ELECTION_WAIT, FENCE_ATTEMPT, FENCE_BUDGET, REQUEST_BUDGET, SILENT_LAST};
+use crate::limits::{ATTEMPT, ELECTION_WAIT, FENCE_ATTEMPT, FENCE_BUDGET, PROBE, REQUEST_BUDGET};
 use crate::metrics::Metrics;
 use crate::refused::Refused;
+use crate::upstream::silence::Silences;
 
 /// When a request must be answered, and how long one node may take.
 #[derive(Debug, Clone, Copy)]
@@ -78,8 +80,8 @@ pub(crate) struct Upstream {
     leaders: Mutex<HashMap<ShardId, Led>>,
     /// Counts changes of `leaders`.
     led: watch::Sender<u64>,
-    /// Nodes that did not answer, and when: asked last for a while by those who know no leader.
-    silent: Mutex<HashMap<NodeId, Instant>>,
+    /// Nodes that did not answer.
+    silent: Mutex<Silences>,
     turn: AtomicUsize,
     metrics: Metrics,
 }
@@ -141,7 +143,7 @@ impl Upstream {
             doubt: Notify::new(),
             leaders: Mutex::new(HashMap::new()),
             led: watch::Sender::new(0),
-            silent: Mutex::new(HashMap::new()),
+            silent: Mutex::default(),
             turn: AtomicUsize::new(0),
             metrics,
         }
@@ -240,10 +242,9 @@ impl Upstream {
         let nodes = self.in_order(nodes);
         let mut named = shard.and_then(|shard| self.leader(shard));
         let mut last = String::from("no core node was reached");
-        let mut silent = Vec::new();
         let (mut tries, mut stopped) = (0, 0);
         while !by.passed() {
-            let node = named.take().unwrap_or_else(|| nodes[tries % nodes.len()]);
+            let node = named.take().unwrap_or_else(|| self.next(&nodes, tries));
             tries += 1;
             let refusal = match self.attempt(node, &payload, by).await {
                 Ok(reply) => {
@@ -254,8 +255,7 @@ impl Upstream {
                 Err(Miss::Silent(text)) => {
                     self.unlearn(shard, node);
                     self.metrics.upstream_failures.inc();
-                    self.silent.lock().insert(node, Instant::now());
-                    silent.push(node);
+                    self.silent.lock().note(node, Instant::now());
                     (last, named) = (text, None);
                     if tries >= nodes.len() {
                         self.doubt(by).await;
@@ -269,7 +269,7 @@ impl Upstream {
                     self.metrics.redirects.inc();
                     last = "the shard has no leader now".to_owned();
                     // A leader that is gone is named until its followers notice.
-                    named = leader.filter(|leader| *leader != node && !silent.contains(leader));
+                    named = leader.filter(|leader| *leader != node && self.may_ask(*leader));
                     if named.is_none() || tries > nodes.len() {
                         self.doubt(by).await;
                     }
@@ -299,19 +299,23 @@ impl Upstream {
         Err(Refused::unavailable(last))
     }
 
-    /// Nodes in the order they are asked in: each call begins with another one, and those that were
-    /// silent a moment ago come last.
+    /// Nodes in the order they are asked in: each call begins with another one.
     fn in_order(&self, nodes: &[NodeId]) -> Vec<NodeId> {
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut order: Vec<NodeId> = nodes.to_vec();
         order.rotate_left(first % nodes.len());
-        let silent = self.silent.lock();
-        order.sort_by_key(|node| {
-            silent
-                .get(node)
-                .is_some_and(|since| since.elapsed() < SILENT_LAST)
-        });
         order
+    }
+
+    /// The node asked next where no leader is known: in turn, and one that may be asked if there is one.
+    fn next(&self, nodes: &[NodeId], tries: usize) -> NodeId {
+        let turn = nodes.iter().cycle().skip(tries % nodes.len()).take(nodes.len());
+        let mut asked = turn.copied().filter(|node| self.may_ask(*node));
+        asked.next().unwrap_or_else(|| nodes[tries % nodes.len()])
+    }
+
+    fn may_ask(&self, node: NodeId) -> bool {
+        self.silent.lock().may_ask(node, Instant::now())
     }
 
     /// Has the map read again, and waits a moment for an election.
@@ -321,7 +325,9 @@ impl Upstream {
     }
 
     async fn attempt(&self, node: NodeId, payload: &Bytes, by: Deadline) -> Result<Reply, Miss> {
-        let until = by.at().min(Instant::now() + by.attempt);
+        let now = Instant::now();
+        let silent = self.silent.lock().is_silent(node, now);
+        let until = by.at().min(now + if silent { PROBE } else { by.attempt });
         let asked = async {
             let addr = self.address(node).await.map_err(Miss::Silent)?;
             let client = self.pool.rpc(PeerId::Core(node), addr, REQUEST_LANE).await;
@@ -341,7 +347,7 @@ impl Upstream {
     }
 
     fn learn(&self, shard: Option<ShardId>, node: NodeId) {
-        self.silent.lock().remove(&node);
+        self.silent.lock().forget(node);
         let Some(shard) = shard else { return };
         let at = Instant::now();
         let before = self.leaders.lock().insert(shard, Led { node, at });
