@@ -37,6 +37,9 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Cut the power at every recorded write of a store and open what is left
+    #[command(name = "power-cut")]
+    PowerCut(throng_power::cli::PowerCut),
     /// Kill leaders of message shards under load; measure the gap in service
     LeaderKill {
         /// How many kills
@@ -66,18 +69,19 @@ struct Common {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let held = match run(cli.command) {
-        Ok(held) => held,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
-            return ExitCode::from(3);
-        }
-    };
-    ExitCode::from(u8::from(!held))
+    run(cli.command).unwrap_or_else(|error| {
+        let _ = writeln!(std::io::stderr(), "error: {error:#}");
+        ExitCode::from(3)
+    })
 }
 
-/// Runs a command; tells whether everything holds.
-fn run(command: Command) -> Result<bool> {
+/// The exit code of checks that were made.
+fn exit(holds: bool) -> ExitCode {
+    ExitCode::from(u8::from(!holds))
+}
+
+/// Runs a command.
+fn run(command: Command) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -102,8 +106,9 @@ fn run(command: Command) -> Result<bool> {
             };
             let report = runtime.block_on(crash::run(&orders))?;
             print(&report, common.json)?;
-            Ok(report.holds(rounds))
+            Ok(exit(report.holds(rounds)))
         }
+        Command::PowerCut(args) => Ok(throng_power::cli::run(&args)),
         Command::LeaderKill { kills, common } => {
             let orders = leader_kill::Orders {
                 binary: common.binary()?,
@@ -113,7 +118,7 @@ fn run(command: Command) -> Result<bool> {
             };
             let report = runtime.block_on(leader_kill::run(&orders))?;
             print(&report, common.json)?;
-            Ok(report.holds(kills))
+            Ok(exit(report.holds(kills)))
         }
     }
 }

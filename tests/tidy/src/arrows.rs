@@ -44,6 +44,8 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "throng-state",
             "throng-raft-store",
             "throng-client",
+            // One tool for all that is done to a system from outside.
+            "throng-power",
         ],
     ),
     // The simulation puts a whole system together from its parts.
