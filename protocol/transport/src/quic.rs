@@ -88,8 +88,11 @@ impl Link for QuicLink {
     }
 
     fn signals(&self) -> u64 {
-        let frames = self.connection.stats().frame_rx;
-        frames.ping
+        let stats = self.connection.stats();
+        let frames = stats.frame_rx;
+        // A challenge is what a move of the peer makes this side send, to an address that may be forged.
+        stats.frame_tx.path_challenge
+            + frames.ping
             + frames.reset_stream
             + frames.stop_sending
             + frames.path_challenge

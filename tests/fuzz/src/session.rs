@@ -24,8 +24,8 @@ pub enum Operation {
     Send {
         /// The channel.
         channel: u8,
-        /// Bytes of the body, in hundreds.
-        hundreds: u8,
+        /// Bytes of the body.
+        bytes: u8,
     },
     /// The application subscribes.
     Subscribe {

@@ -162,9 +162,11 @@ async fn a_stream_goes_on_when_the_client_moves_to_another_socket() {
     let echoing = tokio::spawn(echo(server.clone()));
     let (mut writer, mut reader) = open(&client).await;
     ping(&mut writer, &mut reader, b"before").await;
+    let signals = server.signals();
     let moved = pair.client.rebind().unwrap();
     ping(&mut writer, &mut reader, b"behind").await;
     assert_ne!(moved.port(), before.port());
+    assert!(server.signals() > signals, "a move is no signal");
     assert_eq!(server.remote_address().port(), moved.port());
     client.close(0, "");
     echoing.await.unwrap();

@@ -12,15 +12,18 @@ use throng_protocol::session::client::{
     SubscribeFrom,
 };
 
-use super::Operation;
 use super::edge::Edge;
 use super::model::{CHANNELS, Cluster, at, device, group, name, of_number};
+use super::{OPERATIONS_MAX, Operation};
 
 /// Timers that may be due at one moment, one after the other, before something is wrong.
 const WAKES_MAX: usize = 10_000;
-/// Rounds in which everything that is still to happen happens, and their length.
-const ROUNDS: usize = 120;
+/// Most rounds in which everything that is still to happen happens (a channel's sends go one a round),
+/// and their length.
+const ROUNDS: usize = OPERATIONS_MAX + 200;
 const ROUND_MS: u64 = 500;
+/// The round in which one more entry is written to each channel, which makes gaps show.
+const APPEND_AT: usize = 4;
 
 /// What a command without an answer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +77,7 @@ impl World {
 
     pub fn run(&mut self, operation: Operation) {
         match operation {
-            Operation::Send { channel, hundreds } => self.send(ours(channel), hundreds),
+            Operation::Send { channel, bytes } => self.send(ours(channel), bytes),
             Operation::Subscribe { channel, from } => self.subscribe(ours(channel), from),
             Operation::Unsubscribe(channel) => self.unsubscribe(ours(channel)),
             Operation::Member(joins) => {
@@ -154,9 +157,9 @@ impl World {
         }
     }
 
-    fn send(&mut self, channel: usize, hundreds: u8) {
+    fn send(&mut self, channel: usize, bytes: u8) {
         self.last_id += 1;
-        let (id, body) = (self.last_id, Bytes::from(vec![b'x'; usize::from(hundreds) * 100]));
+        let (id, body) = (self.last_id, Bytes::from(vec![b'x'; usize::from(bytes)]));
         let sent = self
             .client
             .send(self.now_ms, group(), name(channel), ClientMessageId(id), body);
@@ -389,8 +392,7 @@ impl World {
         self.run(Operation::Pause(false));
         for round in 0..ROUNDS {
             self.run(Operation::Connect);
-            if round == ROUNDS / 4 {
-                // One more entry makes gaps show.
+            if round == APPEND_AT {
                 (0..CHANNELS as u8).for_each(|channel| self.run(Operation::Append(channel)));
             }
             self.run(Operation::ToEdge(u8::MAX));
@@ -417,7 +419,7 @@ impl World {
                 }
             }
             self.run(Operation::Tick(ROUND_MS as u16));
-            if round > ROUNDS / 2 && self.is_settled() {
+            if round > APPEND_AT && self.is_settled() {
                 break;
             }
         }
