@@ -510,7 +510,7 @@ impl ClientMachine {
         if let Request::Subscribe(key) = &operation.request {
             let key = key.clone();
             self.answer(op, Err(error));
-            self.give_up(&key);
+            self.withdraw(&key, op);
         } else if operation.state == State::InFlight {
             operation.state = State::Abandoned;
             let outcome = Err(error);

@@ -220,6 +220,17 @@ impl ClientMachine {
             .collect()
     }
 
+    /// The command that asked for a subscription is over before the subscription began. One that waits for
+    /// the end of another must not begin afterwards: its application was told that it failed.
+    pub(super) fn withdraw(&mut self, key: &Key, op: OpId) {
+        match self.subscriptions.all.get_mut(key) {
+            Some(closing) if closing.successor.as_ref().is_some_and(|(next, _)| *next == op) => {
+                closing.successor = None;
+            }
+            _ => self.give_up(key),
+        }
+    }
+
     pub(super) fn give_up(&mut self, key: &Key) {
         let Some(subscription) = self.subscriptions.all.get_mut(key) else {
             return;

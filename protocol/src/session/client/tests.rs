@@ -3,6 +3,7 @@
 mod delivery;
 mod end;
 mod model;
+mod succession;
 
 use bytes::{Bytes, BytesMut};
 

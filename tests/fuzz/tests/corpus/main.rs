@@ -114,5 +114,5 @@ fn honest_sessions_of_the_seeds_take_entries() {
         .iter()
         .map(|(_, input)| throng_fuzz::session::entries_taken(input))
         .sum();
-    assert!(taken > 100, "only {taken} entries were taken");
+    assert!(taken > 50, "only {taken} entries were taken");
 }
