@@ -53,6 +53,10 @@ pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
 /// Milliseconds a gap may last before it is asked for: Telegram's 0.5 s for the same race.
 pub const GAP_WAIT_MS: u64 = 500;
 
+/// Milliseconds without progress after which entries before the end of a membership are given up:
+/// no page brings them any more, and a slow network takes so long for the largest frame.
+pub const LAST_ENTRIES_WAIT_MS: u64 = 30_000;
+
 /// Entries after which a cumulative ack goes out at once; bounds what an edge believes undelivered.
 pub const ACK_ENTRIES: u32 = 64;
 

@@ -10,8 +10,11 @@ use std::collections::{BTreeMap, VecDeque};
 use throng_planted::planted;
 
 use super::subscriptions::{GapSync, Subscription, Wire};
-use super::{ACK_DELAY_MS, ACK_ENTRIES, ClientEvent, ClientMachine, Entries, GAP_WAIT_MS, Key, Phase, Timer};
-use crate::code::Class;
+use super::{
+    ACK_DELAY_MS, ACK_ENTRIES, ClientEvent, ClientMachine, Entries, GAP_WAIT_MS, Key, LAST_ENTRIES_WAIT_MS,
+    Phase, Timer,
+};
+use crate::code::{Class, Code};
 use crate::ids::{ChannelNumber, Position, Seq};
 use crate::limits::{REORDER_ENTRIES_MAX, SUBSCRIPTIONS_MAX};
 use crate::message::{self, ClientAck, Deliver, Ended, Entry};
@@ -233,6 +236,9 @@ impl ClientMachine {
         let Some(subscription) = self.subscriptions.all.get_mut(key) else {
             return;
         };
+        if moved || !subscription.has_gap() {
+            subscription.refused = None;
+        }
         if !subscription.has_gap() {
             subscription.gap_at_ms = None;
             return;
@@ -259,6 +265,9 @@ impl ClientMachine {
         let again_ms = match subscription.sync {
             _ if self.paused => now_ms + GAP_WAIT_MS,
             GapSync::No if at_ms <= now_ms => {
+                if let Some(error) = subscription.refused.take() {
+                    return self.end_incomplete(key, error);
+                }
                 if subscription.wire == Wire::Active {
                     subscription.sync = GapSync::Due;
                     self.subscriptions.todo.insert(key.clone());
@@ -309,10 +318,19 @@ impl ClientMachine {
         if !subscription.wanted {
             return;
         }
-        if error.class == Class::Fatal {
+        if error.class != Class::Fatal {
+            return self.watch_gap(now_ms + u64::from(error.retry_after_ms), key, false);
+        }
+        let over = error.known_code() == Some(Code::NotMember);
+        if !over || subscription.wire != Wire::Active {
             return self.end_subscription(key, error);
         }
-        self.watch_gap(now_ms + u64::from(error.retry_after_ms), key, false);
+        // Pages end with the membership; what was delivered before its end still arrives.
+        if subscription.has_gap() {
+            subscription.refused = Some(error);
+            subscription.gap_at_ms = Some(now_ms + LAST_ENTRIES_WAIT_MS);
+            self.watch_gap(now_ms, key, false);
+        }
     }
 
     fn ack(&mut self, key: &Key) {

@@ -71,6 +71,7 @@ impl ClientMachine {
         subscription.wire = Wire::Idle;
         subscription.must_reach = Seq(0);
         subscription.gap_at_ms = None;
+        subscription.refused = None;
         if subscription.sync == GapSync::Due {
             subscription.sync = GapSync::No;
         }
@@ -87,6 +88,17 @@ impl ClientMachine {
             // The edge lost track of the right, not the user the right: asked again, it looks anew.
             Class::Retryable | Class::Redirect => self.subscribe_refused(now_ms, key, error),
         }
+    }
+
+    /// Ends a subscription whose last entries did not arrive in time.
+    pub(super) fn end_incomplete(&mut self, key: &Key, error: message::Error) {
+        if let Some(subscription) = self.subscriptions.all.get_mut(key)
+            && subscription.end.take().is_some()
+        {
+            // The edge has ended it already.
+            subscription.wire = Wire::Idle;
+        }
+        self.end_subscription(key, error);
     }
 
     /// The application has left the group: no edge delivers its channels any more.

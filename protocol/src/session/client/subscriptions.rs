@@ -62,6 +62,9 @@ pub(super) struct Subscription {
     pub(super) gap_at_ms: Option<u64>,
     pub(super) gap_timer: bool,
     pub(super) sync: GapSync,
+    /// The edge gives no pages any more: the membership has ended, and its last entries may still be
+    /// on their way.
+    pub(super) refused: Option<message::Error>,
     attempts: u32,
     pub(super) unacked: u32,
 }
@@ -84,6 +87,7 @@ impl Subscription {
             gap_at_ms: None,
             gap_timer: false,
             sync: GapSync::No,
+            refused: None,
             attempts: 0,
             unacked: 0,
         }
@@ -95,6 +99,7 @@ impl Subscription {
         self.must_reach = Seq(0);
         self.gap_at_ms = None;
         self.sync = GapSync::No;
+        self.refused = None;
         self.unacked = 0;
         self.end = None;
     }

@@ -55,6 +55,55 @@ fn a_subscription_is_over_once_everything_up_to_its_end_was_emitted() {
     );
 }
 
+/// Lets the machine ask for a page, and answers that the user is no member.
+fn refuse_page(machine: &mut ClientMachine, now_ms: u64) {
+    machine.handle_timeout(now_ms);
+    let asked = sent(machine);
+    let Some(Message::Sync(sync)) = asked.iter().find(|m| matches!(m, Message::Sync(_))) else {
+        panic!("no page is asked for: {asked:?}");
+    };
+    feed(machine, now_ms, error(sync.request, Code::NotMember));
+}
+
+#[test]
+fn entries_before_the_end_that_are_slow_to_come_are_waited_for_though_no_page_brings_them() {
+    let (mut machine, request) = subscribed_by();
+    feed(&mut machine, 0, ended(request, 12, Code::NotMember));
+    refuse_page(&mut machine, GAP_WAIT_MS);
+    feed(&mut machine, 5_000, deliver(1, 10, &[11]));
+    refuse_page(&mut machine, 5_000 + GAP_WAIT_MS);
+    let before = events(&mut machine);
+    assert_eq!((emitted(&before), over(&before)), (vec![11], vec![]));
+    feed(&mut machine, 15_000, deliver(1, 11, &[12]));
+    let events = events(&mut machine);
+    assert_eq!((emitted(&events), over(&events)), (vec![12], vec![302]));
+}
+
+#[test]
+fn a_page_refused_before_the_end_is_told_ends_nothing() {
+    let (mut machine, request) = subscribed_by();
+    feed(&mut machine, 0, deliver(1, 11, &[12]));
+    refuse_page(&mut machine, GAP_WAIT_MS);
+    feed(&mut machine, 2_000, deliver(1, 10, &[11]));
+    let before = events(&mut machine);
+    assert_eq!((emitted(&before), over(&before)), (vec![11, 12], vec![]));
+    feed(&mut machine, 2_100, ended(request, 12, Code::NotMember));
+    assert_eq!(over(&events(&mut machine)), [302]);
+}
+
+#[test]
+fn entries_before_the_end_that_never_come_are_given_up() {
+    let (mut machine, request) = subscribed_by();
+    feed(&mut machine, 0, ended(request, 12, Code::NotMember));
+    refuse_page(&mut machine, GAP_WAIT_MS);
+    machine.handle_timeout(GAP_WAIT_MS + LAST_ENTRIES_WAIT_MS - 1);
+    assert_eq!(over(&events(&mut machine)), []);
+    machine.handle_timeout(GAP_WAIT_MS + LAST_ENTRIES_WAIT_MS);
+    assert_eq!(over(&events(&mut machine)), [302]);
+    let said = sent(&mut machine);
+    assert!(said.iter().all(|m| matches!(m, Message::Ping(_))), "{said:?}");
+}
+
 #[test]
 fn what_lies_behind_the_end_is_dropped_whenever_it_came() {
     let (mut machine, request) = subscribed_by();
