@@ -35,6 +35,9 @@ struct Open {
     /// The newest entry known to exist; more than the ring's head while a gap is repaired.
     known: Seq,
     refetching: bool,
+    /// The feed goes on behind what is held and not from it, so fences may lie between that its table
+    /// no longer shows: it is not listened to, and another one is asked for.
+    apart: bool,
 }
 
 /// A channel an edge follows once for all its subscribers.
@@ -81,9 +84,13 @@ impl ChannelFanout {
     ) {
         match &mut self.open {
             Some(open) if open.epoch == epoch => {
-                // What lies between the ring and the feed's beginning will not come by itself.
-                open.known = open.known.max(from);
-                open.refetch_if_behind(effects);
+                open.apart = from > open.ring.head();
+                if open.apart {
+                    // An answer to an earlier question. Its table has the last fence of each user
+                    // only, and one before it may lie behind what is held.
+                    let position = self.position().unwrap_or_default();
+                    return effects.push(Effect::Follow { position });
+                }
             }
             Some(_) => return self.on_reset(epoch, head, fences, effects),
             None => {
@@ -93,6 +100,7 @@ impl ChannelFanout {
                     ring,
                     known: from,
                     refetching: false,
+                    apart: false,
                 });
             }
         }
@@ -103,7 +111,12 @@ impl ChannelFanout {
     /// subscriptions keep their cursors and are served from pages; in another they restart.
     pub fn on_reset(&mut self, epoch: Epoch, head: Seq, fences: &FenceTable, effects: &mut Vec<Effect>) {
         let same = self.open.as_ref().is_some_and(|open| open.epoch == epoch);
-        if same && self.open.as_ref().is_some_and(|open| open.ring.head() >= head) {
+        if let Some(open) = self
+            .open
+            .as_mut()
+            .filter(|open| open.epoch == epoch && open.ring.head() >= head)
+        {
+            open.apart = false;
             return self.take_fences(fences, effects);
         }
         // Before the ring goes on: entries up to its head are those whose fences were known.
@@ -116,6 +129,7 @@ impl ChannelFanout {
             ring,
             known: head,
             refetching,
+            apart: false,
         });
         for (&session, subscriber) in &mut self.subscribers {
             if !same {
@@ -137,7 +151,9 @@ impl ChannelFanout {
 
     /// A fence at its place: everything up to `after` has been brought by the feed, nothing behind.
     pub fn on_fence(&mut self, after: Seq, fence: Fence, effects: &mut Vec<Effect>) {
-        let Some(open) = &mut self.open else { return };
+        let Some(open) = self.open.as_mut().filter(|open| !open.apart) else {
+            return;
+        };
         // What lies before the fence is still due to those it ends.
         open.known = open.known.max(after);
         open.refetch_if_behind(effects);
@@ -190,6 +206,12 @@ impl ChannelFanout {
     /// Entries of the feed, ascending; `prev` is the entry before the first. What is held already is
     /// ignored; what does not connect is dropped and asked for.
     pub fn on_batch(&mut self, epoch: Epoch, prev: Seq, entries: &[Entry], effects: &mut Vec<Effect>) {
+        if self.open.as_ref().is_some_and(|open| !open.apart) {
+            self.take_entries(epoch, prev, entries, effects);
+        }
+    }
+
+    fn take_entries(&mut self, epoch: Epoch, prev: Seq, entries: &[Entry], effects: &mut Vec<Effect>) {
         let Some(open) = &mut self.open else { return };
         let Some(last) = entries.last().filter(|_| open.epoch == epoch) else {
             return;
@@ -220,7 +242,7 @@ impl ChannelFanout {
         let Some(open) = &mut self.open else { return };
         open.refetching = false;
         if fenced <= self.fences.told() {
-            self.on_batch(epoch, prev, entries, effects);
+            self.take_entries(epoch, prev, entries, effects);
         }
         if let Some(open) = &mut self.open {
             open.refetch_if_behind(effects);

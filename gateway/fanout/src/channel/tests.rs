@@ -270,8 +270,20 @@ fn a_lost_feed_goes_on_from_what_is_held() {
     effects.clear();
     fanout.on_opened(EPOCH, Seq(5), Seq(9), &FenceTable::default(), &mut effects);
     assert_eq!(effects, vec![], "what follows comes by the feed");
+}
+
+#[test]
+fn a_feed_that_does_not_go_on_from_what_is_held_is_asked_for_anew_and_not_listened_to() {
+    let mut fanout = opened(5, RingLimits::default());
+    let mut effects = Vec::new();
     fanout.on_opened(EPOCH, Seq(9), Seq(9), &FenceTable::default(), &mut effects);
-    assert_eq!(effects, vec![Effect::Refetch { from: Seq(5) }]);
+    assert_eq!(effects, vec![Effect::Follow { position: at(5) }]);
+    effects.clear();
+    fanout.on_batch(EPOCH, Seq(9), &entries(10..=10), &mut effects);
+    assert_eq!((effects.len(), fanout.position()), (0, Some(at(5))));
+    fanout.on_opened(EPOCH, Seq(5), Seq(10), &FenceTable::default(), &mut effects);
+    batch(&mut fanout, 6..=10);
+    assert_eq!((effects, fanout.position()), (vec![], Some(at(10))));
 }
 
 #[test]

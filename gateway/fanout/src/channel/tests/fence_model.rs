@@ -26,6 +26,8 @@ enum Step {
     Reopen {
         lag: usize,
     },
+    /// An answer to an earlier follow: the feed goes on at the end of the log, whatever is held.
+    Late,
     Subscribe {
         session: u64,
         behind: u64,
@@ -51,6 +53,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (1..5usize, prop_oneof![5 => Just(false), 1 => Just(true)])
             .prop_map(|(count, lose)| Step::Feed { count, lose }),
         1 => (0..4usize).prop_map(|lag| Step::Reopen { lag }),
+        1 => Just(Step::Late),
         3 => (session.clone(), 0..9u64, any::<bool>())
             .prop_map(|(session, behind, fresh)| Step::Subscribe { session, behind, fresh }),
         5 => (session.clone(), 0..400usize).prop_map(|(session, budget)| Step::Take { session, budget }),
@@ -91,6 +94,8 @@ struct World {
     grants: [Rights; USERS as usize],
     sessions: BTreeMap<u64, Held>,
     ended: BTreeMap<u64, u64>,
+    /// The feed is to be followed anew.
+    lost: bool,
     gap: Option<u64>,
     gap_page: Option<Read>,
     page: Option<(u64, Read)>,
@@ -106,6 +111,7 @@ impl World {
             grants: [0, 1, 2].map(|number| rights(UserNumber(number), 1, 0)),
             sessions: BTreeMap::new(),
             ended: BTreeMap::new(),
+            lost: false,
             gap: None,
             gap_page: None,
             page: None,
@@ -158,6 +164,7 @@ impl World {
             Step::Fence { user, mute } => self.fence(user, mute),
             Step::Feed { count, lose } => self.feed(count, lose, &mut effects),
             Step::Reopen { lag } => self.reopen(lag, &mut effects),
+            Step::Late => self.open(self.applied.len(), self.log(), &mut effects),
             Step::Subscribe {
                 session,
                 behind,
@@ -184,8 +191,15 @@ impl World {
             }
         }
         for effect in effects {
-            if let Effect::Refetch { from } = effect {
-                assert!(self.gap.replace(from.0).is_none() && self.gap_page.is_none());
+            match effect {
+                Effect::Refetch { from } => {
+                    assert!(self.gap.replace(from.0).is_none() && self.gap_page.is_none());
+                }
+                Effect::Follow { position } => {
+                    assert_eq!(Some(position), self.fanout.position());
+                    self.lost = true;
+                }
+                Effect::Wake { .. } | Effect::Unfollow => {}
             }
         }
     }
@@ -234,6 +248,12 @@ impl World {
         while state > 0 && state + lag > self.applied.len() && self.head(state - 1) >= from {
             state -= 1;
         }
+        self.open(state, from, effects);
+        self.lost = false;
+    }
+
+    /// A feed opens behind `from`, at a replica that has applied so much.
+    fn open(&mut self, state: usize, from: u64, effects: &mut Vec<Effect>) {
         let known = self.fences(state).into_iter().filter(|(_, after)| *after <= from);
         let known: Vec<(Fence, u64)> = known.collect();
         let last = known.last().map_or(0, |(fence, _)| fence.version);
@@ -354,6 +374,9 @@ impl World {
 
     fn settle(&mut self) {
         for _ in 0..200 {
+            if self.lost {
+                self.run(&Step::Reopen { lag: 0 });
+            }
             self.run(&Step::Feed {
                 count: 9,
                 lose: false,

@@ -203,6 +203,29 @@ fn fences_of_a_feed_that_opens_are_judged_as_those_that_pass() {
     assert_eq!(end(fanout.take(S1, 0)).position, at(4));
 }
 
+/// Kicked, back and kicked again while no feed came: a table from behind both has the second fence
+/// only, and the first is the one that ends what was begun before.
+#[test]
+fn a_late_answer_to_an_earlier_follow_does_not_hide_the_first_of_two_fences() {
+    let mut fanout = opened(3, RingLimits::default());
+    let mut effects = Vec::new();
+    fanout
+        .subscribe(ask(S1, rights(ANN, 1, 0), at(3)), &mut effects)
+        .expect("open");
+    fanout.on_opened(EPOCH, Seq(6), Seq(6), &table(0, 9, &[(ANN, 9, 6)]), &mut effects);
+    fanout.on_fence(Seq(6), kick(BOB, 10), &mut effects);
+    fanout.on_page(EPOCH, Seq(3), &entries(4..=6), 10, &mut effects);
+    assert_eq!(fanout.take(S1, usize::MAX), Take::Nothing);
+    // The feed that was asked for then tells both, each at its place.
+    fanout.on_opened(EPOCH, Seq(3), Seq(6), &table(0, 0, &[]), &mut effects);
+    batch(&mut fanout, 4..=4);
+    fanout.on_fence(Seq(4), kick(ANN, 5), &mut effects);
+    batch(&mut fanout, 5..=6);
+    fanout.on_fence(Seq(6), kick(ANN, 9), &mut effects);
+    assert_eq!(seqs(fanout.take(S1, usize::MAX)), [4]);
+    assert_eq!(end(fanout.take(S1, usize::MAX)).position, at(4));
+}
+
 #[test]
 fn a_reset_judges_by_its_table_in_the_same_epoch_and_in_another() {
     for (epoch, place) in [(EPOCH, 7), (Epoch(2), 5)] {
