@@ -1,7 +1,6 @@
 //! What the edge knows of users, members and channels: asked once, held for a while.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use throng_fanout::Rights;
 use throng_protocol::cluster::{self, ChannelInfo, Grant, GrantClaims, Reply, Request};
@@ -11,6 +10,7 @@ use throng_protocol::placement::PlacementKey;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cache::{Cache, Coalesce};
+use crate::generations::Generations;
 use crate::limits::{CHANNEL_NAMES_MAX, GRANT_TTL, GRANTS_MAX, USERS_MAX};
 use crate::refused::Refused;
 use crate::upstream::{Deadline, Upstream};
@@ -50,11 +50,11 @@ pub(crate) struct Directory {
     upstream: Arc<Upstream>,
     users: Cache<UserKey, UserNumber>,
     grants: Cache<GrantKey, HeldGrant>,
-    /// Grown whenever a grant is forgotten: one that was asked for before is then not held.
-    forgotten: AtomicU64,
+    /// A grant that is forgotten while it is asked for is then not held.
+    asking: Generations<GrantKey>,
     channels: Cache<ChannelKey, Arc<ChannelInfo>>,
     asked_users: Coalesce<UserKey, Answered<UserNumber>>,
-    /// By `forgotten` as well: an answer from before a membership changed is nobody's after it.
+    /// By generation as well: an answer from before a membership changed is nobody's after it.
     asked_grants: Coalesce<(GrantKey, u64), Answered<Grant>>,
     asked_channels: Coalesce<ChannelKey, Answered<Arc<ChannelInfo>>>,
 }
@@ -65,7 +65,7 @@ impl Directory {
             upstream,
             users: Cache::new(USERS_MAX),
             grants: Cache::new(GRANTS_MAX),
-            forgotten: AtomicU64::new(0),
+            asking: Generations::default(),
             channels: Cache::new(CHANNEL_NAMES_MAX),
             asked_users: Coalesce::default(),
             asked_grants: Coalesce::default(),
@@ -119,28 +119,30 @@ impl Directory {
         by: Deadline,
     ) -> Result<Granted, Refused> {
         let key = (who.app.clone(), group.clone(), who.number);
-        let forgotten = self.forgotten.load(Ordering::Acquire);
+        let question = self.asking.ask(key.clone());
         let upstream = Arc::clone(&self.upstream);
         let (who, group) = (who.clone(), group.clone());
         let until = Instant::now() + GRANT_TTL;
-        let asked = self.asked_grants.ask((key.clone(), forgotten), || async move {
-            let request = Request::Grant {
-                app: who.app.clone(),
-                group: group.clone(),
-                user: who.user,
-                number: who.number,
-            };
-            let placed = PlacementKey::Group(&who.app, &group);
-            match upstream.call_key(placed, &request, Deadline::start()).await? {
-                Reply::Grant(grant) => Ok(grant),
-                other => Err(Refused::unexpected(&other)),
-            }
-        });
+        let asked = self
+            .asked_grants
+            .ask((key.clone(), question.generation), || async move {
+                let request = Request::Grant {
+                    app: who.app.clone(),
+                    group: group.clone(),
+                    user: who.user,
+                    number: who.number,
+                };
+                let placed = PlacementKey::Group(&who.app, &group);
+                match upstream.call_key(placed, &request, Deadline::start()).await? {
+                    Reply::Grant(grant) => Ok(grant),
+                    other => Err(Refused::unexpected(&other)),
+                }
+            });
         let answered = within(by, asked).await;
         match answered {
             Ok(grant) => {
                 let rights = rights(&grant)?;
-                if self.forgotten.load(Ordering::Acquire) == forgotten {
+                if question.holds() {
                     let grant = grant.clone();
                     self.grants.insert(key, HeldGrant { grant, rights, until });
                 }
@@ -159,8 +161,9 @@ impl Directory {
 
     /// Forgets a user's grant, because the membership or a right has changed.
     pub fn forget_grant(&self, app: &AppId, group: &GroupId, number: UserNumber) {
-        self.forgotten.fetch_add(1, Ordering::AcqRel);
-        self.grants.remove(&(app.clone(), group.clone(), number));
+        let key = (app.clone(), group.clone(), number);
+        self.asking.changed(&key);
+        self.grants.remove(&key);
     }
 
     /// A channel by name. Channels are never renamed, so what is found stays found.

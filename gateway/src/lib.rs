@@ -21,6 +21,7 @@ mod directory;
 mod error;
 mod floods;
 mod gateway;
+mod generations;
 mod limits;
 mod listener;
 mod metrics;

@@ -10,6 +10,7 @@ use throng_protocol::ids::{Position, Seq, Ts, UserId};
 use throng_protocol::message::{
     Direction, History, Join, Kick, Leave, Message, Mute, Start, Subscribe, Sync, Unsubscribe,
 };
+use tokio::sync::oneshot;
 
 use crate::client::{Client, PATIENCE};
 use crate::stand_in::{EPOCH, Edge, channel, group};
@@ -286,6 +287,32 @@ async fn a_muted_user_reads_on_and_sends_again_when_the_mute_is_over() {
     edge.core.mute(&user("bob"), 0);
     assert!(matches!(bob.send(1, 3, "x").await, Message::Ack(_)));
     bob.take(1, 2, 3).await;
+}
+
+#[tokio::test]
+async fn a_fence_of_another_user_leaves_the_grant_that_is_being_asked_for_to_be_held() {
+    let edge = Edge::start().await;
+    let mut ann = Client::open(&edge, "ann").await;
+    ann.subscribe(1, None).await;
+    let mut eve = Client::open(&edge, "eve").await;
+    eve.subscribe(1, None).await;
+    let mut bob = Client::open(&edge, "bob").await;
+    let (made, was_made) = oneshot::channel();
+    let (go, may_go) = oneshot::channel();
+    *edge.core.hold_grant.lock() = Some((made, may_go));
+    let sent = bob.send(1, 1, "x");
+    let fenced = async {
+        was_made.await.unwrap();
+        edge.core.fence(&user("eve"), FenceKind::Kick);
+        // The edge knows of the fence once the subscription it ends is over.
+        assert_eq!(eve.take_to_end().await.0.position, at(0));
+        go.send(()).unwrap();
+    };
+    let (sent, ()) = tokio::join!(sent, fenced);
+    assert!(matches!(sent, Message::Ack(_)));
+    let grants = edge.core.grants.load(Ordering::SeqCst);
+    assert!(matches!(bob.send(1, 2, "x").await, Message::Ack(_)));
+    assert_eq!(edge.core.grants.load(Ordering::SeqCst), grants);
 }
 
 #[tokio::test]
