@@ -98,6 +98,8 @@ impl Request {
             } => {
                 let (anchor, ts) = match anchor {
                     Anchor::Seq(seq) => (seq, Ts(0)),
+                    // On the wire a stamp of 0 is none. No entry is as old as 1 either.
+                    Anchor::Ts(Ts(0)) if direction == Direction::Before => (Seq(0), Ts(1)),
                     Anchor::Ts(ts) => (Seq(0), ts),
                 };
                 History {

@@ -108,9 +108,10 @@ impl Subscription {
     fn ask(&self) -> Option<(Position, Ts)> {
         match (self.position, self.from) {
             (Some(position), _) | (None, SubscribeFrom::Position(position)) => Some((position, Ts(0))),
+            // On the wire a stamp of 0 is none; no entry is as old.
+            (None, SubscribeFrom::Start | SubscribeFrom::Ts(Ts(0))) => None,
             (None, SubscribeFrom::Ts(ts)) => Some((Position::default(), ts)),
             (None, SubscribeFrom::Head) => Some((Position::default(), Ts(0))),
-            (None, SubscribeFrom::Start) => None,
         }
     }
 }

@@ -336,6 +336,33 @@ fn sync_and_history_ask_by_position_or_by_time_stamp_and_never_by_both() {
     assert_eq!(of(&mut machine), (Position::default(), Seq(0), Ts(8)));
 }
 
+#[test]
+fn the_time_stamp_0_stands_before_every_entry_and_not_for_the_head() {
+    let mut machine = machine();
+    open(&mut machine, 0);
+    machine
+        .subscribe(0, group(), channel("a"), SubscribeFrom::Ts(Ts(0)))
+        .unwrap();
+    let asked = sent(&mut machine);
+    assert!(
+        matches!(&asked[..], [Message::History(m)] if m.direction == message::Direction::After && m.anchor == Seq(0)),
+        "the epoch is found out, as for a subscription from the start: {asked:?}"
+    );
+    for (direction, ts) in [
+        (message::Direction::Before, Ts(1)),
+        (message::Direction::After, Ts(0)),
+    ] {
+        machine
+            .history(0, group(), channel("a"), Ts(0), direction, 0)
+            .unwrap();
+        let asked = sent(&mut machine);
+        assert!(
+            matches!(&asked[..], [Message::History(m)] if (m.anchor, m.ts) == (Seq(0), ts)),
+            "{asked:?}"
+        );
+    }
+}
+
 /// The entries of a log cut into frames, each on one of three streams.
 fn frames() -> impl Strategy<Value = Vec<(u64, usize)>> {
     proptest::collection::vec((1u64..5, 0usize..3), 1..12)
