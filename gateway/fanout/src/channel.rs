@@ -35,8 +35,8 @@ struct Open {
     /// The newest entry known to exist; more than the ring's head while a gap is repaired.
     known: Seq,
     refetching: bool,
-    /// The feed goes on behind what is held and not from it, so fences may lie between that its table
-    /// no longer shows: it is not listened to, and another one is asked for.
+    /// No feed is known to go on from what is held, so there may be fences between that none tells:
+    /// feeds are not listened to before one opens that does.
     apart: bool,
 }
 
@@ -255,6 +255,14 @@ impl ChannelFanout {
         if let Some(open) = self.open.as_mut().filter(|open| open.epoch == epoch) {
             open.known = open.known.max(head);
             open.refetch_if_behind(effects);
+        }
+    }
+
+    /// The channel is followed anew from what is held. What an earlier feed of the same node still
+    /// brings is not listened to: some of it, fences too, may have come while another one counted.
+    pub fn on_follow(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.apart = true;
         }
     }
 

@@ -317,6 +317,7 @@ impl Channel {
         let mut inner = self.inner.lock();
         inner.node = Some(node);
         inner.jobs.opened = false;
+        inner.fanout.on_follow();
         inner.fanout.position().unwrap_or_default()
     }
 

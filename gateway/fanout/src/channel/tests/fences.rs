@@ -226,6 +226,28 @@ fn a_late_answer_to_an_earlier_follow_does_not_hide_the_first_of_two_fences() {
     assert_eq!(end(fanout.take(S1, usize::MAX)).position, at(4));
 }
 
+/// The feed went elsewhere and back while its node had more to tell: part of it, the kick too, came
+/// while nobody listened.
+#[test]
+fn what_an_earlier_feed_still_brings_does_not_hide_a_fence() {
+    let mut fanout = opened(3, RingLimits::default());
+    let mut effects = Vec::new();
+    fanout
+        .subscribe(ask(S1, rights(ANN, 1, 0), at(3)), &mut effects)
+        .expect("open");
+    fanout.on_follow();
+    batch(&mut fanout, 6..=6);
+    fanout.on_fence(Seq(6), kick(BOB, 9), &mut effects);
+    fanout.on_page(EPOCH, Seq(3), &entries(4..=6), 9, &mut effects);
+    assert_eq!(fanout.take(S1, usize::MAX), Take::Nothing);
+    fanout.on_opened(EPOCH, Seq(3), Seq(6), &table(0, 0, &[]), &mut effects);
+    batch(&mut fanout, 4..=5);
+    fanout.on_fence(Seq(5), kick(ANN, 7), &mut effects);
+    batch(&mut fanout, 6..=6);
+    assert_eq!(seqs(fanout.take(S1, usize::MAX)), [4, 5]);
+    assert_eq!(end(fanout.take(S1, usize::MAX)).position, at(5));
+}
+
 #[test]
 fn a_reset_judges_by_its_table_in_the_same_epoch_and_in_another() {
     for (epoch, place) in [(EPOCH, 7), (Epoch(2), 5)] {
