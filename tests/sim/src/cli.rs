@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use clap::Parser;
 
+use crate::hunt;
+use crate::planted;
 use crate::runner::{self, Report};
 use crate::summary::Counts;
 
@@ -17,6 +19,8 @@ const TWICE_EVERY: u64 = 10;
 const JUDGED_FROM: u64 = 20;
 /// A checked promise does not hold; the numbers are those of the product's own commands.
 const FAILED: u8 = 1;
+/// The command line asks for something there is not.
+const USAGE: u8 = 2;
 /// Nothing could be run.
 const COULD_NOT_RUN: u8 = 3;
 
@@ -39,6 +43,13 @@ struct Args {
     /// Prints everything that happened, with --one.
     #[arg(long, requires = "one")]
     trace: bool,
+    /// Runs with this mistake turned on until a seed brings it to light, and fails then. Builds the
+    /// program with the mistakes in it first, unless this is such a build.
+    #[arg(long, value_name = "NAME")]
+    planted: Option<String>,
+    /// Looks for every mistake; fails if one is not found by the invariant it is planted for.
+    #[arg(long, conflicts_with_all = ["planted", "one"])]
+    planted_all: bool,
     /// Prints reports as JSON, one a line.
     #[arg(long)]
     json: bool,
@@ -55,10 +66,51 @@ pub fn main() -> ExitCode {
             .without_time()
             .init();
     }
-    match args.one {
-        Some(seed) => one(seed, args.trace, args.json),
-        None => many(&args),
+    match (&args.planted, args.one) {
+        (planted, Some(seed)) => match planted.as_deref().map_or(Ok(()), planted::choose) {
+            Ok(()) => one(seed, args.trace, args.json),
+            Err(error) => could_not(&error),
+        },
+        (None, None) if !args.planted_all => many(&args),
+        _ => with_mistakes(&args),
     }
+}
+
+/// Looks for mistakes, in a build that holds them.
+fn with_mistakes(args: &Args) -> ExitCode {
+    if !planted::holds_mistakes() {
+        return match planted::again_with_mistakes() {
+            Ok(code) => code,
+            Err(error) => could_not(&error),
+        };
+    }
+    let jobs = jobs(args);
+    let seeds = args.start..args.start + args.seeds;
+    let Some(name) = &args.planted else {
+        return exit(hunt::all(&seeds, jobs));
+    };
+    let Some(mistake) = planted::named(name) else {
+        let names: Vec<&str> = planted::MISTAKES.iter().map(|mistake| mistake.name).collect();
+        eprintln!("no mistake is called `{name}`; there are {}", names.join(", "));
+        return ExitCode::from(USAGE);
+    };
+    let hunt = hunt::one(mistake, &seeds, jobs);
+    println!("{hunt}");
+    for report in hunt.shown() {
+        show(report, args.json);
+    }
+    exit(!hunt.found_anything())
+}
+
+fn could_not(error: &std::io::Error) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(COULD_NOT_RUN)
+}
+
+/// How many seeds run at a time.
+fn jobs(args: &Args) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    args.jobs.unwrap_or(cores).max(1)
 }
 
 fn one(seed: u64, trace: bool, json: bool) -> ExitCode {
@@ -84,9 +136,9 @@ fn exit(passed: bool) -> ExitCode {
 
 /// Runs a seed; every so often twice.
 fn checked(seed: u64) -> Report {
-    let mut report = runner::run_apart(seed);
+    let mut report = runner::run_apart(seed, None);
     if seed.is_multiple_of(TWICE_EVERY) && report.passed() {
-        let again = runner::run_apart(seed);
+        let again = runner::run_apart(seed, None);
         if again.trace != report.trace {
             let (one, two) = (report.trace, again.trace);
             report.broken = Some(format!(
@@ -99,8 +151,7 @@ fn checked(seed: u64) -> Report {
 
 fn many(args: &Args) -> ExitCode {
     let began = Instant::now();
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let jobs = args.jobs.unwrap_or(cores).max(1);
+    let jobs = jobs(args);
     let (next, end) = (AtomicU64::new(args.start), args.start + args.seeds);
     let (told, reports) = mpsc::channel();
     let (mut counts, mut passed, mut failed, mut cpu_ms) = (Counts::default(), 0, 0, 0);

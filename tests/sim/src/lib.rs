@@ -21,6 +21,7 @@ pub mod entropy;
 pub mod faults;
 pub mod history;
 pub mod host;
+pub mod hunt;
 pub mod invariants;
 pub mod logs;
 pub mod net;

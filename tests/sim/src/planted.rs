@@ -6,7 +6,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 /// A mistake that some seed must bring to light.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,11 +82,18 @@ pub fn holds_mistakes() -> bool {
 }
 
 /// Builds this program with the mistakes in it, in a target folder of its own and the profile this
-/// one was built with, and returns where it is.
+/// one was built with, and runs it with the same arguments.
 ///
 /// # Errors
 /// When cargo cannot be run or the build fails.
-pub fn build() -> io::Result<PathBuf> {
+pub fn again_with_mistakes() -> io::Result<ExitCode> {
+    let program = build()?;
+    let status = Command::new(program).args(std::env::args_os().skip(1)).status()?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(ExitCode::from(code.unwrap_or(1)))
+}
+
+fn build() -> io::Result<PathBuf> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("../..")
         .canonicalize()?;

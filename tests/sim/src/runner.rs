@@ -114,17 +114,18 @@ fn cpu_ms() -> u64 {
     u64::try_from(ms).unwrap_or_default()
 }
 
-/// Runs a seed in a process of its own.
-pub fn run_apart(seed: u64) -> Report {
-    match child(seed).and_then(|child| wait(child, seed)) {
+/// Runs a seed in a process of its own, with a mistake turned on if one is named.
+pub fn run_apart(seed: u64, planted: Option<&str>) -> Report {
+    match child(seed, planted).and_then(|child| wait(child, seed)) {
         Ok(report) => report,
         Err(error) => lost(seed, error.to_string()),
     }
 }
 
-fn child(seed: u64) -> io::Result<Child> {
+fn child(seed: u64, planted: Option<&str>) -> io::Result<Child> {
     Command::new(std::env::current_exe()?)
         .args(["--one", &seed.to_string(), "--json"])
+        .args(planted.iter().flat_map(|name| ["--planted", name]))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
