@@ -17,8 +17,8 @@ pub struct RequestError {
     pub class: Class,
     /// What happened, for people.
     pub text: String,
-    /// The request was attempted and its outcome is unknown: it may have been carried out. A send
-    /// repeated under the same id is still stored once.
+    /// The request was attempted and its outcome is unknown: it may have been carried out, also if a
+    /// later attempt was refused for good. A send repeated under the same id is still stored once.
     pub outcome_unknown: bool,
 }
 
@@ -57,6 +57,10 @@ impl From<MachineError> for RequestError {
     fn from(error: MachineError) -> Self {
         match error {
             MachineError::Refused(error) => Self::from_wire(&error),
+            MachineError::RefusedLater(error) => Self {
+                outcome_unknown: true,
+                ..Self::from_wire(&error)
+            },
             MachineError::Deadline { attempted, last } => Self {
                 text: match &last {
                     Some(last) => format!("no answer within the deadline; last: {}", last.message),

@@ -20,11 +20,15 @@ pub(crate) enum Standing {
     Out,
 }
 
-/// A user as they may be: where they stand, and kicks begun that have to end.
+/// A user as they may be: where they stand, kicks begun that have to end, and what was asked without
+/// an answer and may still happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Member {
     pub standing: Standing,
     pub open_kicks: u32,
+    joins: u32,
+    leaves: u32,
+    kicks: u32,
 }
 
 impl Member {
@@ -32,6 +36,9 @@ impl Member {
         Self {
             standing,
             open_kicks: 0,
+            joins: 0,
+            leaves: 0,
+            kicks: 0,
         }
     }
 
@@ -56,8 +63,61 @@ impl Member {
             Change::KickEnds => self.open_kicks.checked_sub(1)?,
             Change::Join | Change::Leave => self.open_kicks,
         };
-        Some(Self { standing, open_kicks })
+        Some(Self {
+            standing,
+            open_kicks,
+            ..self
+        })
     }
+
+    /// How often a change may still happen that nobody got an answer to.
+    fn left(&mut self, change: Change) -> &mut u32 {
+        match change {
+            Change::Join => &mut self.joins,
+            Change::Leave => &mut self.leaves,
+            Change::KickBegins | Change::KickEnds => &mut self.kicks,
+        }
+    }
+
+    /// The same user with one more change that may happen from now on.
+    fn with_possible(mut self, change: Change) -> Self {
+        *self.left(change) += 1;
+        self
+    }
+
+    /// What becomes of the user if a change happens that may.
+    fn possibly(mut self, change: Change) -> Option<Self> {
+        let left = self.left(change);
+        *left = left.checked_sub(1)?;
+        self.after(change)
+    }
+
+    /// Whether everything that can become of the other can become of this one.
+    fn covers(self, other: Self) -> bool {
+        self.standing == other.standing
+            && self.open_kicks >= other.open_kicks
+            && self.joins >= other.joins
+            && self.leaves >= other.leaves
+            && self.kicks >= other.kicks
+    }
+}
+
+/// Everything that may have become of a user by now, without what others cover.
+fn closure(members: &BTreeSet<Member>) -> BTreeSet<Member> {
+    let mut all = members.clone();
+    let mut new: Vec<Member> = members.iter().copied().collect();
+    while let Some(member) = new.pop() {
+        for change in [Change::Join, Change::Leave, Change::KickBegins] {
+            if let Some(next) = member.possibly(change)
+                && !all.iter().any(|known| known.covers(next))
+            {
+                all.retain(|known| !next.covers(*known));
+                all.insert(next);
+                new.push(next);
+            }
+        }
+    }
+    all
 }
 
 /// Something that happens to a user.
@@ -78,8 +138,10 @@ pub(crate) enum Step {
     Read { user: Option<User>, head: u64 },
     /// Something was refused because the user was no member.
     Refused { user: User },
-    /// Something happened to a user, or, if nobody knows, may have.
-    Changed { user: User, change: Change, sure: bool },
+    /// Something happened to a user.
+    Changed { user: User, change: Change },
+    /// Something may happen to a user from now on: nobody got an answer.
+    Possible { user: User, change: Change },
     /// An answer that no state explains.
     Impossible,
 }
@@ -101,7 +163,7 @@ fn anywhere() -> BTreeSet<Member> {
 
 impl Channel {
     fn of(&self, user: User) -> BTreeSet<Member> {
-        self.members.get(&user).cloned().unwrap_or_else(anywhere)
+        self.members.get(&user).map_or_else(anywhere, closure)
     }
 
     fn with(&self, user: User, members: BTreeSet<Member>) -> Option<Self> {
@@ -138,14 +200,16 @@ impl Channel {
             Step::Read { user: None, .. } => Some(self.clone()),
             Step::Read { user: Some(user), .. } => self.where_user(*user, Member::admitted),
             Step::Refused { user } => self.where_user(*user, Member::refused),
-            Step::Changed { user, change, sure } => {
-                let before = self.of(*user);
-                let mut members: BTreeSet<Member> =
-                    before.iter().filter_map(|member| member.after(*change)).collect();
-                if !sure {
-                    members.extend(before);
-                }
-                self.with(*user, members)
+            Step::Changed { user, change } => {
+                let before = self.of(*user).into_iter();
+                self.with(*user, before.filter_map(|member| member.after(*change)).collect())
+            }
+            Step::Possible { user, change } => {
+                let before = self.of(*user).into_iter();
+                self.with(
+                    *user,
+                    before.map(|member| member.with_possible(*change)).collect(),
+                )
             }
         }
     }

@@ -40,6 +40,9 @@ struct Args {
     /// Runs this one seed in this process.
     #[arg(long, conflicts_with_all = ["seeds", "start", "jobs"])]
     one: Option<u64>,
+    /// Judges also whether one order explains every answer, with --one: a search that may come to no end.
+    #[arg(long, requires = "one")]
+    linearizable: bool,
     /// Prints everything that happened, with --one.
     #[arg(long, requires = "one")]
     trace: bool,
@@ -68,7 +71,7 @@ pub fn main() -> ExitCode {
     }
     match (&args.planted, args.one) {
         (planted, Some(seed)) => match planted.as_deref().map_or(Ok(()), planted::choose) {
-            Ok(()) => one(seed, args.trace, args.json),
+            Ok(()) => one(seed, &args),
             Err(error) => could_not(&error),
         },
         (None, None) if !args.planted_all => many(&args),
@@ -113,10 +116,10 @@ fn jobs(args: &Args) -> usize {
     args.jobs.unwrap_or(cores).max(1)
 }
 
-fn one(seed: u64, trace: bool, json: bool) -> ExitCode {
-    match runner::run_here(seed, trace) {
+fn one(seed: u64, args: &Args) -> ExitCode {
+    match runner::run_here(seed, args.trace, args.linearizable) {
         Ok(report) => {
-            show(&report, json);
+            show(&report, args.json);
             exit(report.passed())
         }
         Err(error) => {

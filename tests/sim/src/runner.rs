@@ -60,7 +60,7 @@ impl Report {
 
 /// Runs a seed here, and prints its whole history if that is asked for. The process must not have
 /// run another.
-pub fn run_here(seed: u64, trace: bool) -> io::Result<Report> {
+pub fn run_here(seed: u64, trace: bool, on_request: bool) -> io::Result<Report> {
     entropy::seed(seed);
     let work = move || {
         let before = entropy::drawn();
@@ -69,14 +69,14 @@ pub fn run_here(seed: u64, trace: bool) -> io::Result<Report> {
             return Err(io::Error::other("hash maps do not draw their keys from the seed"));
         }
         let outcome = Simulation::new(seed).run();
-        Ok(report(seed, &outcome, trace))
+        Ok(report(seed, &outcome, trace, on_request))
     };
     // A thread of its own has drawn nothing yet.
     let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work)?;
     thread.join().map_err(|_| io::Error::other("the seed panicked"))?
 }
 
-fn report(seed: u64, outcome: &Outcome, trace: bool) -> Report {
+fn report(seed: u64, outcome: &Outcome, trace: bool, on_request: bool) -> Report {
     let run = &outcome.run;
     let events = run.history.events();
     if trace {
@@ -86,7 +86,8 @@ fn report(seed: u64, outcome: &Outcome, trace: bool) -> Report {
             let _ = writeln!(out, "{event}");
         }
     }
-    let violations = invariants::broken(run).into_iter().map(|(invariant, violation)| {
+    let broken = invariants::broken(run, on_request).into_iter();
+    let violations = broken.map(|(invariant, violation)| {
         let end = violation.event.map_or(events.len(), |event| event + 1);
         let last = &events[end.saturating_sub(LAST_EVENTS)..end];
         Violation {

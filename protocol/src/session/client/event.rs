@@ -153,6 +153,10 @@ pub enum RequestError {
     /// The cluster refused it for good.
     #[error("{} ({})", .0.message, .0.code)]
     Refused(message::Error),
+    /// The cluster refused it for good, but only when it was tried again: an earlier attempt whose
+    /// answer was lost, or that was refused for the moment, may have been carried out.
+    #[error("{} ({}); an earlier attempt may have been carried out", .0.message, .0.code)]
+    RefusedLater(message::Error),
     /// No answer within the deadline. A send that was attempted may have been stored.
     #[error("no answer within the deadline{}", if *.attempted { "; it may have been carried out" } else { "" })]
     Deadline {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::{
     Answer, ClientEvent, ClientMachine, CommandError, Key, OpId, Purpose, RequestError, SyncFrom, Timer,
 };
-use crate::code::Class;
+use crate::code::{Class, Code};
 use crate::ids::{ChannelId, ClientMessageId, GroupId, Position, Seq, Ts, UserId};
 use crate::limits::BODY_BYTES_MAX;
 use crate::message::{
@@ -166,6 +166,9 @@ struct Operation {
     state: State,
     deadline_ms: u64,
     attempts: u32,
+    /// An earlier attempt may have been carried out: nobody heard its answer, or it was refused for
+    /// the moment, which a node also says that does not know.
+    tried: bool,
     first_attempt_ms: Option<u64>,
     last: Option<message::Error>,
 }
@@ -274,6 +277,7 @@ impl ClientMachine {
         )?;
         if let Some(operation) = self.operations.all.get_mut(&op) {
             operation.first_attempt_ms = first_attempt_ms;
+            operation.tried = first_attempt_ms.is_some();
         }
         self.operations.lines.entry(key).or_default().push_back(op);
         Ok(self.begin(now_ms, op))
@@ -390,6 +394,7 @@ impl ClientMachine {
             state: State::Waiting,
             deadline_ms,
             attempts: 0,
+            tried: false,
             first_attempt_ms: None,
             last: None,
         };
@@ -471,8 +476,16 @@ impl ClientMachine {
             return;
         };
         if operation.state == State::Abandoned || error.class == Class::Fatal {
-            return self.answer(op, Err(RequestError::Refused(error)));
+            // A conflict says itself that no attempt of this message was stored.
+            let certain = !operation.tried || error.known_code() == Some(Code::IdempotencyConflict);
+            let refused = if certain {
+                RequestError::Refused(error)
+            } else {
+                RequestError::RefusedLater(error)
+            };
+            return self.answer(op, Err(refused));
         }
+        operation.tried = true;
         operation.attempts += 1;
         operation.state = State::Backoff;
         let wait_ms = self
@@ -492,6 +505,7 @@ impl ClientMachine {
             State::Abandoned => self.answer(op, Ok(Answer::Done)),
             _ => {
                 operation.state = State::Waiting;
+                operation.tried = true;
                 if let (true, Request::Send { id, .. }) =
                     (planted!("retry_under_new_key"), &mut operation.request)
                 {

@@ -286,9 +286,33 @@ fn a_retryable_refusal_is_retried_before_anything_behind_it_and_a_fatal_one_is_a
     feed(&mut machine, 702, refusal.clone());
     assert_eq!(
         answers(&events(&mut machine)),
-        [(first, Err(RequestError::Refused(refusal)))]
+        [(first, Err(RequestError::RefusedLater(refusal)))]
     );
     assert_eq!(sends(&sent(&mut machine))[0].client_message_id.0, 2);
+}
+
+#[test]
+fn a_refusal_says_whether_an_earlier_attempt_may_have_been_carried_out() {
+    let refused = |lost: bool, code: Code| {
+        let mut machine = machine();
+        open(&mut machine, 0);
+        send(&mut machine, 0, "a", 1);
+        if lost {
+            // Its answer may have been on its way.
+            machine.handle_disconnected(1);
+            open(&mut machine, 2);
+        }
+        let request = sends(&sent(&mut machine))[0].request;
+        feed(&mut machine, 3, error(request, code));
+        answers(&events(&mut machine)).remove(0).1
+    };
+    let is_certain = |answer| matches!(answer, Err(RequestError::Refused(_)));
+    assert!(is_certain(refused(false, Code::NotMember)));
+    assert!(matches!(
+        refused(true, Code::NotMember),
+        Err(RequestError::RefusedLater(_))
+    ));
+    assert!(is_certain(refused(true, Code::IdempotencyConflict)));
 }
 
 #[test]
