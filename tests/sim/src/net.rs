@@ -7,7 +7,7 @@
 //!
 //! Time is cut into windows that are no wider than the shortest delay: what a host sends in a window
 //! arrives at no other before the next, so that hosts run one after the other and still see each
-//! other's packets in the order of time. What is sent waits in the air until [`Network::step`] judges
+//! other's packets in the order of time. What is sent waits in the air until `Network::step` judges
 //! all of a window together; what is lost is sent again as QUIC would. The rules of a link are those
 //! of QUIC as far as its users can tell: streams in order each by itself, bounded windows, ends that
 //! are told or noticed by silence, and a stateless reset by a host that was started anew. Congestion

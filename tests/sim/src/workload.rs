@@ -5,7 +5,7 @@
 //! come in, and "not before then" goes out. Every client draws from a stream of its own, so that
 //! what one does changes nothing of what another would do by itself.
 //!
-//! Until [`Workload::settle`] clients send in bursts and do what makes trouble: keys again from the
+//! Until it settles clients send in bursts and do what makes trouble: keys again from the
 //! other device, retries at the other edge after a time-out, kicks and mutes while sends are in
 //! flight, subscriptions from everywhere, pages both ways, lost connections, pauses, restarts. Then
 //! everyone comes back to every channel, finishes what has no answer yet, and says a last word.
