@@ -243,6 +243,8 @@ impl Upstream {
         let mut named = shard.and_then(|shard| self.leader(shard));
         let mut last = String::from("no core node was reached");
         let (mut tries, mut stopped) = (0, 0);
+        // An attempt that may have been carried out all the same, as no answer says otherwise.
+        let mut open = false;
         while !by.passed() {
             let node = named.take().unwrap_or_else(|| self.next(&nodes, tries));
             tries += 1;
@@ -256,7 +258,7 @@ impl Upstream {
                     self.unlearn(shard, node);
                     self.metrics.upstream_failures.inc();
                     self.silent.lock().note(node, Instant::now());
-                    (last, named) = (text, None);
+                    (last, named, open) = (text, None, true);
                     if tries >= nodes.len() {
                         self.doubt(by).await;
                     }
@@ -278,7 +280,7 @@ impl Upstream {
                     code: Code::Unavailable,
                     text,
                 } => {
-                    last = text;
+                    (last, open) = (text, true);
                     by.wait(jittered(ELECTION_WAIT)).await;
                 }
                 Refusal::Code {
@@ -291,6 +293,16 @@ impl Upstream {
                     if stopped >= nodes.len() {
                         return Err(Refused::new(Code::StoreFailed, text));
                     }
+                }
+                // Told as final, it would say that nothing was done. Asked once more, there is no
+                // earlier attempt, and the client knows that there was one.
+                Refusal::Code { text, .. } if open && changes(request) => {
+                    return Err(Refused::unavailable(text));
+                }
+                Refusal::GrantStale if open && changes(request) => {
+                    return Err(Refused::unavailable(
+                        "an earlier attempt may have been carried out",
+                    ));
                 }
                 Refusal::Code { code, text } => return Err(Refused::new(code, text)),
                 Refusal::GrantStale => return Err(Refused::stale()),
@@ -386,6 +398,20 @@ impl Upstream {
             .map_err(|error| format!("{address} cannot be resolved: {error}"))?;
         found.next().ok_or_else(|| format!("{address} has no address"))
     }
+}
+
+/// Whether carrying a request out changes something that others see.
+fn changes(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Append { .. }
+            | Request::Join { .. }
+            | Request::Leave { .. }
+            | Request::Kick { .. }
+            | Request::Mute { .. }
+            | Request::CreateGroup { .. }
+            | Request::CreateChannel { .. }
+    )
 }
 
 /// Some of a wait, so that callers do not come back all at once.

@@ -137,6 +137,24 @@ async fn a_refusal_of_the_core_comes_through_with_its_code() {
 }
 
 #[tokio::test]
+async fn a_refusal_behind_an_attempt_that_may_have_been_carried_out_is_not_told_as_final() {
+    let edge = Edge::start().await;
+    let mut client = Client::open(&edge, "ann").await;
+    let refusal = |code| Refusal::Code {
+        code,
+        text: "so it is".to_owned(),
+    };
+    let answers = vec![refusal(Code::RetryTooOld), refusal(Code::Unavailable)];
+    edge.core.refuse_appends.lock().extend(answers);
+    let answer = client.send(1, 1, "a").await;
+    assert!(matches!(answer, Message::Error(error) if error.code == Code::Unavailable.number()));
+    // Nothing is open about the next attempt.
+    edge.core.refuse_appends.lock().push(refusal(Code::RetryTooOld));
+    let answer = client.send(1, 1, "a").await;
+    assert!(matches!(answer, Message::Error(error) if error.code == Code::RetryTooOld.number()));
+}
+
+#[tokio::test]
 async fn sends_into_one_channel_that_are_in_flight_together_keep_their_order() {
     let edge = Edge::start().await;
     let mut client = Client::open(&edge, "ann").await;
