@@ -40,9 +40,6 @@ struct Args {
     /// Runs this one seed in this process.
     #[arg(long, conflicts_with_all = ["seeds", "start", "jobs"])]
     one: Option<u64>,
-    /// Judges also whether one order explains every answer, with --one: a search that may come to no end.
-    #[arg(long, requires = "one")]
-    linearizable: bool,
     /// Prints everything that happened, with --one.
     #[arg(long, requires = "one")]
     trace: bool,
@@ -117,7 +114,7 @@ fn jobs(args: &Args) -> usize {
 }
 
 fn one(seed: u64, args: &Args) -> ExitCode {
-    match runner::run_here(seed, args.trace, args.linearizable) {
+    match runner::run_here(seed, args.trace) {
         Ok(report) => {
             show(&report, args.json);
             exit(report.passed())

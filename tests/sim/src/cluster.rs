@@ -12,7 +12,7 @@ use throng_gateway::{
     ClientTlsFiles, ClusterTlsFiles, CoreAddress, Gateway, GatewayConfig, GatewayLimits, GatewayParts,
 };
 use throng_protocol::cluster::PeerId;
-use throng_protocol::ids::{EdgeId, NodeId};
+use throng_protocol::ids::{EdgeId, NodeId, ShardId};
 use throng_raft_store::{NodeStore, SimDisk};
 use throng_transport::cluster::node_name;
 use throng_transport::{ClusterEndpoint, Limits, ServerEndpoint};
@@ -145,6 +145,17 @@ impl Core {
     pub fn progress(&self) -> Vec<Progress> {
         match &*self.node.lock() {
             Slot::Running(node) => node.progress(),
+            Slot::Starting | Slot::Failed(_) => Vec::new(),
+        }
+    }
+
+    /// How much each of its replicas has applied; nothing while it does not run.
+    pub fn applied(&self) -> Vec<(ShardId, u64)> {
+        match &*self.node.lock() {
+            Slot::Running(node) => {
+                let shards = node.status().shards.into_iter();
+                shards.map(|shard| (shard.shard, shard.applied)).collect()
+            }
             Slot::Starting | Slot::Failed(_) => Vec::new(),
         }
     }

@@ -104,6 +104,7 @@ pub const ALL: &[Invariant] = &[
     fresh_reads::INVARIANT,
     held::INVARIANT,
     leader_completeness::INVARIANT,
+    linearizable::INVARIANT,
     log_matching::INVARIANT,
     mutes::INVARIANT,
     no_duplicate::INVARIANT,
@@ -121,18 +122,10 @@ pub const ALL: &[Invariant] = &[
     ts_reads::INVARIANT,
 ];
 
-/// What is judged only where it is asked for: on some seeds the search comes to no end, which is no
-/// pass, so that it cannot be among what every seed must hold.
-pub const ON_REQUEST: &[Invariant] = &[linearizable::INVARIANT];
-
 /// The promises a run broke, each with its first violation.
 #[must_use]
-pub fn broken(run: &Run, on_request: bool) -> Vec<(Invariant, Violation)> {
-    let more = if on_request { ON_REQUEST } else { &[] };
-    let judged = ALL
-        .iter()
-        .chain(more)
-        .map(|invariant| (*invariant, (invariant.check)(run)));
+pub fn broken(run: &Run) -> Vec<(Invariant, Violation)> {
+    let judged = ALL.iter().map(|invariant| (*invariant, (invariant.check)(run)));
     judged
         .filter_map(|(invariant, judged)| judged.err().map(|violation| (invariant, violation)))
         .collect()
@@ -162,7 +155,7 @@ mod tests {
     fn a_run_in_which_all_went_well_breaks_none() {
         let run = story::good().run();
         assert_eq!(
-            broken(&run, true)
+            broken(&run)
                 .first()
                 .map(|(invariant, violation)| format!("{invariant:?}: {}", violation.text)),
             None

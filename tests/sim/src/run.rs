@@ -9,6 +9,14 @@ use crate::history::{
 };
 use crate::logs::FinalLogs;
 
+/// Longer than this an operation may have been tried more than once: by its client on another
+/// connection, or by its edge at another node.
+const RETRIED_US: u64 = 250_000;
+
+/// How long after its answer an attempt of an operation may still be carried out: a proposal waits for
+/// as long as its leader is cut off, and is committed with the next one's first entry.
+const LATE_US: u64 = 5_000_000;
+
 /// An operation with its answer.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -39,12 +47,15 @@ impl Asked {
         self.answers.first().map_or(u64::MAX, |(at_us, _, _)| *at_us)
     }
 
-    /// When it can no longer be carried out; never is the end of time, as for what is open.
+    /// When it can no longer be carried out; never is the end of time, as for what is open. What took
+    /// long may have been tried more than once, and an attempt that hangs at a node, or in a log that
+    /// is not committed yet, is carried out after another one was answered.
     #[must_use]
     pub fn ends_us(&self) -> u64 {
         match self.answer() {
             Some(Answer::Refused { unknown: true, .. }) => u64::MAX,
-            _ => self.answered_us(),
+            _ if self.answered_us().saturating_sub(self.at_us) < RETRIED_US => self.answered_us(),
+            _ => self.answered_us().saturating_add(LATE_US),
         }
     }
 

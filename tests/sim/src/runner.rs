@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::entropy;
+use crate::history::Channel;
 use crate::invariants;
+use crate::run::Run;
 use crate::simulation::{Outcome, Simulation};
 use crate::summary::Counts;
 
@@ -60,7 +62,7 @@ impl Report {
 
 /// Runs a seed here, and prints its whole history if that is asked for. The process must not have
 /// run another.
-pub fn run_here(seed: u64, trace: bool, on_request: bool) -> io::Result<Report> {
+pub fn run_here(seed: u64, trace: bool) -> io::Result<Report> {
     entropy::seed(seed);
     let work = move || {
         let before = entropy::drawn();
@@ -69,14 +71,14 @@ pub fn run_here(seed: u64, trace: bool, on_request: bool) -> io::Result<Report> 
             return Err(io::Error::other("hash maps do not draw their keys from the seed"));
         }
         let outcome = Simulation::new(seed).run();
-        Ok(report(seed, &outcome, trace, on_request))
+        Ok(report(seed, &outcome, trace))
     };
     // A thread of its own has drawn nothing yet.
     let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work)?;
     thread.join().map_err(|_| io::Error::other("the seed panicked"))?
 }
 
-fn report(seed: u64, outcome: &Outcome, trace: bool, on_request: bool) -> Report {
+fn report(seed: u64, outcome: &Outcome, trace: bool) -> Report {
     let run = &outcome.run;
     let events = run.history.events();
     if trace {
@@ -85,8 +87,11 @@ fn report(seed: u64, outcome: &Outcome, trace: bool, on_request: bool) -> Report
             // A reader that has seen enough is no failure.
             let _ = writeln!(out, "{event}");
         }
+        for channel in crate::world::channels() {
+            let _ = write_log(&mut out, run, channel);
+        }
     }
-    let broken = invariants::broken(run, on_request).into_iter();
+    let broken = invariants::broken(run).into_iter();
     let violations = broken.map(|(invariant, violation)| {
         let end = violation.event.map_or(events.len(), |event| event + 1);
         let last = &events[end.saturating_sub(LAST_EVENTS)..end];
@@ -106,6 +111,27 @@ fn report(seed: u64, outcome: &Outcome, trace: bool, on_request: bool) -> Report
         lasted_us: outcome.lasted,
         cpu_ms: cpu_ms(),
     }
+}
+
+/// A channel's final log with the fences at their places.
+fn write_log(out: &mut impl Write, run: &Run, channel: Channel) -> io::Result<()> {
+    let Some(log) = run.logs.log(channel) else {
+        return writeln!(out, "{channel} has no log");
+    };
+    let mut fences = run
+        .logs
+        .fences(channel)
+        .into_iter()
+        .flat_map(|table| &table.fences)
+        .peekable();
+    writeln!(out, "{channel}, epoch {}, ends with {}", log.epoch, log.head)?;
+    for stored in &log.entries {
+        while let Some(fence) = fences.next_if(|fence| fence.index < stored.index) {
+            writeln!(out, "  {fence:?}")?;
+        }
+        writeln!(out, "  index {} {:?}", stored.index, stored.seen)?;
+    }
+    fences.try_for_each(|fence| writeln!(out, "  {fence:?}"))
 }
 
 /// Processor time of this process so far.

@@ -242,6 +242,31 @@ impl Simulation {
             .next()
             .or_else(|| edges.next())
             .or_else(|| self.recorder.settled().err())
+            .or_else(|| self.lagging())
+    }
+
+    /// A shard of which one replica has applied less than another.
+    fn lagging(&self) -> Option<String> {
+        let mut most: BTreeMap<ShardId, u64> = BTreeMap::new();
+        let all: Vec<_> = self
+            .cores
+            .iter()
+            .flat_map(|core| {
+                core.applied()
+                    .into_iter()
+                    .map(|(shard, applied)| (core.id, shard, applied))
+            })
+            .collect();
+        for (_, shard, applied) in &all {
+            let known = most.entry(*shard).or_default();
+            *known = (*known).max(*applied);
+        }
+        let lagging = all
+            .iter()
+            .find(|(_, shard, applied)| most.get(shard) != Some(applied));
+        lagging.map(|(node, shard, applied)| {
+            format!("node {node} has applied shard {shard} only up to {applied}")
+        })
     }
 
     /// Starts a core node that is down.

@@ -72,7 +72,7 @@ fn out_since(run: &Run, client: Client, channel: Channel) -> bool {
         [FenceKind::Kick, FenceKind::Left].map(|kind| causes(run, channel.group(), client.user(), kind));
     ends.into_iter()
         .flatten()
-        .any(|end| end.answered_us() >= run.liveness_us)
+        .any(|end| end.ends_us() >= run.liveness_us)
 }
 
 #[cfg(test)]

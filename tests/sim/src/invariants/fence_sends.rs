@@ -50,7 +50,7 @@ fn acked_while_out(run: &Run) -> Result<(), Violation> {
                 join.ask == Ask::Join { group }
                     && join.client.user() == user
                     && join.may_have_happened()
-                    && join.answered_us() >= kick.at_us
+                    && join.ends_us() >= kick.at_us
                     && join.at_us <= send.answered_us()
             });
             if done && kick.answered_us() < send.at_us && !returned {

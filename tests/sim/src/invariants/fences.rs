@@ -100,7 +100,7 @@ fn back(run: &Run, group: Group, user: User, from_us: u64) -> u64 {
     let joins = run.ops.values().filter(|asked| {
         asked.ask == Ask::Join { group } && asked.client.user() == user && asked.may_have_happened()
     });
-    let can_undo = joins.filter(|join| join.answered_us() >= from_us);
+    let can_undo = joins.filter(|join| join.ends_us() >= from_us);
     can_undo
         .map(|join| join.at_us.max(from_us))
         .min()
@@ -168,7 +168,7 @@ pub(super) fn silences(run: &Run, channel: Channel) -> Vec<Silence> {
                 whom == user
                     && other.op != asked.op
                     && other.may_have_happened()
-                    && other.answered_us() >= asked.at_us
+                    && other.ends_us() >= asked.at_us
             });
             found.push(Silence {
                 user: *user,

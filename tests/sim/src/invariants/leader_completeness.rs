@@ -1,6 +1,8 @@
 //! An entry that is committed stands in the log of every later leader (Raft's leader completeness).
 //! A replica with an entry of a later term has it from such a leader, so its log holds every entry
-//! committed in an earlier term, or has purged it.
+//! committed in an earlier term, or has purged it. The term that counts is that of the leader who
+//! committed an entry, not the entry's own: an entry that an old leader left behind is committed with
+//! the first one of a later leader, and leaders in between may never have seen it.
 
 use super::{Invariant, Violation};
 use crate::dumps::{Committed, Dump};
@@ -20,7 +22,7 @@ fn check(run: &Run) -> Result<(), Violation> {
         };
         let purged = replica.purged.map_or(0, |purged| purged.index);
         for (at, known) in committed.shard(dump.shard) {
-            if at.term >= last.term || at.index <= purged {
+            if committed_by(known) >= last.term || at.index <= purged {
                 continue;
             }
             let found = replica.entry(at.index).map(|entry| entry.at);
@@ -35,6 +37,13 @@ fn check(run: &Run) -> Result<(), Violation> {
         }
     }
     Ok(())
+}
+
+/// The latest term in which an entry can have been committed that a replica knew to be: no later than
+/// the term the replica was in.
+fn committed_by(known: &Dump) -> u64 {
+    let vote = known.readable().and_then(|(_, replica)| replica.vote);
+    vote.map_or(u64::MAX, |vote| vote.term)
 }
 
 #[cfg(test)]
@@ -64,6 +73,17 @@ mod tests {
             "entry 2 was overwritten, entry 3 is missing"
         );
         assert!(judged(&[1, 1, 1, 1, 3], 0).is_err());
+    }
+
+    #[test]
+    fn an_entry_that_a_later_leader_committed_may_be_unknown_to_leaders_in_between() {
+        for (other, fine) in [(&[2][..], true), (&[1, 3], true), (&[2, 4], false)] {
+            let mut committed = replica(&[1, 3]);
+            committed.committed = Some(at(3, 2));
+            let mut story = Story::new();
+            story.logs = logs(vec![dump(1, committed), dump(2, replica(other))]);
+            assert_eq!(story.judged(INVARIANT).is_ok(), fine, "{other:?}");
+        }
     }
 
     #[test]

@@ -80,7 +80,7 @@ fn certainly_member(run: &Run, group: Group, user: User, asked: &Asked) -> bool 
     // A join that began after every end had been answered, and was answered before the question.
     joined
         .max_by_key(|join| join.at_us)
-        .is_some_and(|join| ends.iter().all(|end| end.answered_us() < join.at_us))
+        .is_some_and(|join| ends.iter().all(|end| end.ends_us() < join.at_us))
 }
 
 fn key_was_used(run: &Run, asked: &Asked) -> bool {
