@@ -225,13 +225,15 @@ impl CoreNode {
     }
 
     async fn halt(&self, code: u32, reason: &str) {
+        // Whoever serves ends before what is served: the end of the node is not told as a failure of
+        // its replicas.
         self.stop.cancel();
-        let groups = self.core.replicas().map(|replica| replica.handle().shutdown());
-        futures_util::future::join_all(groups).await;
         self.endpoint.close(code, reason);
         let _ = tokio::time::timeout(GOODBYE, self.endpoint.wait_idle()).await;
         self.tasks.close();
         self.tasks.wait().await;
+        let groups = self.core.replicas().map(|replica| replica.handle().shutdown());
+        futures_util::future::join_all(groups).await;
         self.stopped.cancel();
     }
 }

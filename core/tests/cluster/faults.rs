@@ -72,6 +72,28 @@ async fn whole(feed: &mut TestFeed, channel: &ChannelInfo, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_end_of_a_node_is_not_told_as_a_failure_of_its_replicas() {
+    let mut cluster = TestCluster::start().await;
+    let edge = cluster.edge();
+    let ann = edge.create_group("town", "ann").await;
+    let hall = edge.create_channel("town", "hall", ann).await;
+    let grant = edge.grant("town", "ann", ann).await.unwrap();
+    edge.append(&hall, &grant, 1, "message 1").await.unwrap();
+    let mut feeds = Vec::new();
+    for _ in 0..32 {
+        let mut feed = edge.feed(0).await;
+        feed.follow(&hall, 0).await;
+        collect(&mut feed, &hall, &mut Vec::new(), 1).await;
+        feeds.push(feed);
+    }
+    cluster.kill(0).await;
+    for mut feed in feeds {
+        let told = feed.next().await;
+        assert!(told.is_none(), "{told:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_restart_of_all_nodes_finds_everything() {
     let mut cluster = TestCluster::start().await;
     let edge = cluster.edge();
