@@ -44,12 +44,18 @@ impl Audited {
 /// One line of `throng export`, as far as it is audited.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Line {
-    seq: u64,
-    ts: u64,
-    kind: String,
-    sender: Option<String>,
-    client_id: Option<u64>,
-    hash: Option<String>,
+    /// Its position.
+    pub seq: u64,
+    /// Its time stamp.
+    pub ts: u64,
+    /// What it is.
+    pub kind: String,
+    /// Who sent it.
+    pub sender: Option<String>,
+    /// The sender's key.
+    pub client_id: Option<u64>,
+    /// SHA-256 of the body, in hexadecimal digits.
+    pub hash: Option<String>,
 }
 
 /// Audits every channel of a load against what a quorum has.
@@ -62,7 +68,8 @@ pub fn exports(binary: &Binary, cluster: &Path, load: &Load) -> Result<Audited> 
     Ok(audited)
 }
 
-fn export(binary: &Binary, cluster: &Path, channel: &str) -> Result<Vec<Line>> {
+/// The log of a channel of [`GROUP`] as `throng export` reads it from a quorum.
+pub fn export(binary: &Binary, cluster: &Path, channel: &str) -> Result<Vec<Line>> {
     let cluster = cluster.display().to_string();
     let args = [
         "export",

@@ -5,7 +5,7 @@
 //! that has broken a promise is not used again.
 
 mod fault;
-mod strike;
+pub(crate) mod strike;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -239,7 +239,7 @@ impl Run {
         let at = Instant::now();
         let mut strike = Strike {
             system,
-            load,
+            ledger: &load.ledger,
             random: &mut random,
             struck: Struck::default(),
         };

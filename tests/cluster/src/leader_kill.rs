@@ -96,7 +96,7 @@ pub async fn run(orders: &Orders) -> Result<Report> {
     let mut random = StdRng::seed_from_u64(orders.seed);
     let folder = orders.dir.join("leader-kill");
     let mut system = System::start(&orders.binary, &folder, random.random(), SHAPE).await?;
-    let placed = channels()?;
+    let placed = channels(SHAPE, CHANNELS_PER_SHARD)?;
     let names = placed.iter().map(|(_, name)| name.clone()).collect();
     let mut load = Load::start(&orders.binary, &system.cluster(), USERS, names, random.random()).await?;
     let mut report = Report {
@@ -171,18 +171,18 @@ async fn one(
     Ok((shard, gap))
 }
 
-/// Names of channels so that each message shard has as many, with their shards: what the map of a new
-/// cluster says.
-fn channels() -> Result<Vec<(u32, String)>> {
+/// Names of channels so that each message shard of a shape has as many, with their shards: what the
+/// map of a new cluster says.
+pub(crate) fn channels(shape: Shape, per_shard: usize) -> Result<Vec<(u32, String)>> {
     let nodes = (1..=CORES as u64).map(|id| NodeInfo {
         id: NodeId(id),
         address: String::new(),
     });
-    let map = ClusterMap::initial(nodes.collect(), SHAPE.management, SHAPE.message, CORES);
+    let map = ClusterMap::initial(nodes.collect(), shape.management, shape.message, CORES);
     let (app, group) = (AppId::new(APP)?, GroupId::new(GROUP)?);
     let mut placed: Vec<(u32, String)> = Vec::new();
     for n in 0.. {
-        if placed.len() == SHAPE.message as usize * CHANNELS_PER_SHARD {
+        if placed.len() == shape.message as usize * per_shard {
             break;
         }
         let name = format!("channel-{n}");
@@ -191,7 +191,7 @@ fn channels() -> Result<Vec<(u32, String)>> {
         let shard = shard
             .map(|shard| shard.id.0)
             .context("a shard for every channel")?;
-        if placed.iter().filter(|(other, _)| *other == shard).count() < CHANNELS_PER_SHARD {
+        if placed.iter().filter(|(other, _)| *other == shard).count() < per_shard {
             placed.push((shard, name));
         }
     }
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn every_message_shard_has_as_many_channels() {
-        let mut shards: Vec<u32> = channels()
+        let mut shards: Vec<u32> = channels(SHAPE, CHANNELS_PER_SHARD)
             .expect("placed")
             .into_iter()
             .map(|(shard, _)| shard)

@@ -157,6 +157,12 @@ impl Ledger {
         Err(format!("channels {silent:?} were not served within {patience:?}"))
     }
 
+    /// Waits until so many writes more have been acked in every channel.
+    pub async fn all_more(&self, count: usize, patience: Duration) -> Result<(), String> {
+        let channels: Vec<ChannelIndex> = (0..self.numbers().len()).collect();
+        self.more(&channels, count, patience).await
+    }
+
     /// The longest time without an ack of a channel, from the last ack before `from` on.
     pub fn longest_silence(&self, channel: ChannelIndex, from: Instant) -> Duration {
         let inner = self.inner.lock();

@@ -10,6 +10,7 @@ pub mod disk;
 pub mod figures;
 pub mod leader_kill;
 pub mod ledger;
+pub mod linearizable;
 pub mod load;
 pub mod logs;
 pub mod nodes;

@@ -100,8 +100,7 @@ impl Load {
 
     /// Waits until so many writes more have been acked in every channel.
     pub async fn served(&self, count: usize, patience: Duration) -> Result<(), String> {
-        let all: Vec<usize> = (0..self.channels.len()).collect();
-        self.ledger.more(&all, count, patience).await
+        self.ledger.all_more(count, patience).await
     }
 
     /// Ends the load; every send under way is answered first. Returns what is wrong with that.

@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use throng_cluster::crash::{self, Fault};
 use throng_cluster::leader_kill;
+use throng_cluster::linearizable;
 use throng_cluster::process::Binary;
 
 /// Whole systems of real processes under faults: what was acked is stored, once, everywhere the same.
@@ -40,6 +41,17 @@ enum Command {
     /// Cut the power at every recorded write of a store and open what is left
     #[command(name = "power-cut")]
     PowerCut(throng_power::cli::PowerCut),
+    /// Send, read, join, leave and kick while leaders are killed; find an order that explains every answer
+    Linearizable {
+        /// How many rounds
+        #[arg(long, default_value_t = 10)]
+        rounds: usize,
+        /// Judge the history in this file again, and run nothing
+        #[arg(long)]
+        judge: Option<PathBuf>,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Kill leaders of message shards under load; measure the gap in service
     LeaderKill {
         /// How many kills
@@ -109,6 +121,26 @@ fn run(command: Command) -> Result<ExitCode> {
             Ok(exit(report.holds(rounds)))
         }
         Command::PowerCut(args) => Ok(throng_power::cli::run(&args)),
+        Command::Linearizable {
+            judge: Some(file),
+            common,
+            ..
+        } => {
+            let report = linearizable::judge(&file)?;
+            print(&report, common.json)?;
+            Ok(exit(report.holds(1)))
+        }
+        Command::Linearizable { rounds, common, .. } => {
+            let orders = linearizable::Orders {
+                binary: common.binary()?,
+                rounds,
+                seed: common.seed,
+                dir: common.dir()?,
+            };
+            let report = runtime.block_on(linearizable::run(&orders))?;
+            print(&report, common.json)?;
+            Ok(exit(report.holds(rounds)))
+        }
         Command::LeaderKill { kills, common } => {
             let orders = leader_kill::Orders {
                 binary: common.binary()?,

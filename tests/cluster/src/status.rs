@@ -49,13 +49,18 @@ impl Status {
 
     /// The node that leads a shard: the one of the newest term that says so itself.
     pub fn leader(&self, shard: u32) -> Option<u64> {
+        self.lead(shard).map(|(node, _)| node)
+    }
+
+    /// The node that leads a shard, and its term.
+    pub fn lead(&self, shard: u32) -> Option<(u64, u64)> {
         let leads = |replica: &&Replica| replica.shard == shard && replica.leader == Some(replica.node);
         let newest = self
             .shards
             .iter()
             .filter(leads)
             .max_by_key(|replica| replica.term);
-        newest.map(|replica| replica.node)
+        newest.map(|replica| (replica.node, replica.term))
     }
 
     /// Whether all nodes answered, every shard has one leader that all its replicas know, and every
@@ -118,6 +123,7 @@ mod tests {
             replica(3, Some(2), 4, 9),
         ]);
         assert_eq!(deposed.leader(101), Some(2));
+        assert_eq!(deposed.lead(101), Some((2, 4)));
         assert_eq!(deposed.leader(102), None);
         assert!(!deposed.has_caught_up(&deposed), "node 1 follows nobody else yet");
     }

@@ -1,7 +1,8 @@
-//! Crash rounds and killed leaders in small; `throng-cluster` runs them at length.
+//! Crash rounds, killed leaders and recorded histories in small; `throng-cluster` runs them at length.
 
 use throng_cluster::crash::{self, Fault};
 use throng_cluster::leader_kill;
+use throng_cluster::linearizable;
 
 use crate::throng;
 
@@ -35,4 +36,21 @@ async fn leaders_killed_under_load_lose_and_double_nothing() {
         "{report:#?}"
     );
     assert!(report.acked > 0 && report.violations.is_empty(), "{report:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_order_explains_every_answer_while_leaders_are_killed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let orders = linearizable::Orders {
+        binary: throng(),
+        rounds: 1,
+        seed: 13,
+        dir: dir.path().to_owned(),
+    };
+    let report = linearizable::run(&orders).await.expect("the machine lets it run");
+    assert!(report.holds(orders.rounds), "{report:#?}");
+    assert!(
+        report.kills_in_flight > 0 && report.kicks_in_flight > 0,
+        "{report:#?}"
+    );
 }

@@ -30,6 +30,13 @@ pub enum Outcome<T> {
     Unknown,
 }
 
+impl<T> Outcome<T> {
+    /// Whether it may have been carried out.
+    fn is_possible(&self) -> bool {
+        matches!(self, Self::Done(_) | Self::Unknown)
+    }
+}
+
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
@@ -80,6 +87,34 @@ pub struct Timed {
     pub end: u64,
     /// What.
     pub operation: Operation,
+}
+
+/// More attempts of one operation than this are not reckoned with: there is time for few.
+const ATTEMPTS_MORE: usize = 2;
+
+impl Timed {
+    /// What further attempts of an operation may do at any moment since the first, also behind its
+    /// answer: change the membership once more each. For operations that took so long that they may
+    /// have been tried more than once. A message that is sent again is found where it is, reads change
+    /// nothing, and what was refused for certain was never carried out.
+    #[must_use]
+    pub fn again(&self) -> Vec<Self> {
+        let may_have_happened = match &self.operation {
+            Operation::Join { outcome, .. } | Operation::Leave { outcome, .. } => outcome.is_possible(),
+            Operation::Kick { outcome, .. } => outcome.is_possible(),
+            Operation::Send { .. } | Operation::Read { .. } => false,
+        };
+        if !may_have_happened {
+            return Vec::new();
+        }
+        let mut again = self.clone();
+        match &mut again.operation {
+            Operation::Join { outcome, .. } | Operation::Leave { outcome, .. } => *outcome = Outcome::Unknown,
+            Operation::Kick { outcome, .. } => *outcome = Outcome::Unknown,
+            Operation::Send { .. } | Operation::Read { .. } => {}
+        }
+        vec![again; ATTEMPTS_MORE]
+    }
 }
 
 /// Everything known of one channel.

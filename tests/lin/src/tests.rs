@@ -220,6 +220,26 @@ fn one_who_has_come_back_is_a_member_again() {
 }
 
 #[test]
+fn another_attempt_of_a_change_may_come_behind_its_answer() {
+    let kicked = kick(0, 10, ANN, Outcome::Done(true));
+    let joined = join(20, 30, ANN, Outcome::Done(()));
+    let refused = send(40, 50, entry(ANN, 1), Outcome::NotMember);
+    let once = vec![kicked.clone(), joined, refused.clone()];
+    assert!(is_violated(&[], once.clone()));
+    let twice = once.into_iter().chain(kicked.again()).collect();
+    assert_eq!(judged(&[], twice), Verdict::Linearizable);
+    let none = [
+        refused,
+        read(0, 1, 0, &[]),
+        kick(0, 10, ANN, Outcome::NotMember),
+        join(0, 10, ANN, Outcome::Refused),
+    ];
+    for timed in none {
+        assert_eq!(timed.again(), Vec::new(), "{timed:?}");
+    }
+}
+
+#[test]
 fn a_kicked_user_reads_no_more() {
     let history = |start| vec![kick(0, 10, BOB, Outcome::Done(true)), read(start, 20, 0, &[])];
     assert!(is_violated(&[], history(11)));

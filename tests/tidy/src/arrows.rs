@@ -46,6 +46,8 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "throng-client",
             // One tool for all that is done to a system from outside.
             "throng-power",
+            // Whether one order explains what processes answered.
+            "throng-lin",
         ],
     ),
     // The simulation puts a whole system together from its parts.

@@ -9,7 +9,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 
 use super::PATIENCE;
 use super::fault::Fault;
-use crate::load::Load;
+use crate::ledger::Ledger;
 use crate::proxy::{Party, Weather};
 use crate::status::Status;
 use crate::system::{CORES, System};
@@ -56,7 +56,7 @@ pub struct Struck {
 /// A system in the middle of a round.
 pub struct Strike<'a> {
     pub system: &'a mut System,
-    pub load: &'a Load,
+    pub ledger: &'a Ledger,
     pub random: &'a mut StdRng,
     pub struck: Struck,
 }
@@ -230,7 +230,7 @@ impl Strike<'_> {
     }
 
     async fn others_serve(&self, count: usize) -> Result<()> {
-        let served = self.load.served(count, PATIENCE).await;
+        let served = self.ledger.all_more(count, PATIENCE).await;
         served
             .map_err(|silent| anyhow::anyhow!(silent))
             .context("with one node of three killed")

@@ -94,31 +94,12 @@ fn concerns(operation: &mut Operation, only: throng_lin::User) -> bool {
     }
 }
 
-/// More attempts of one operation than this are not reckoned with: an edge has time for few.
-const ATTEMPTS_MORE: usize = 2;
-
-/// A membership that was changed by an operation that may have been tried more than once may be
-/// changed once more by each other attempt, also after the answer.
+/// What attempts of an operation may do that are carried out behind its answer.
 fn again(asked: &Asked, timed: &Timed) -> Vec<Timed> {
-    if asked.ends_us() == asked.answered_us() || !asked.may_have_happened() {
+    if asked.ends_us() == asked.answered_us() {
         return Vec::new();
     }
-    let operation = match timed.operation {
-        Operation::Join { user, .. } => Operation::Join {
-            user,
-            outcome: Outcome::Unknown,
-        },
-        Operation::Leave { user, .. } => Operation::Leave {
-            user,
-            outcome: Outcome::Unknown,
-        },
-        Operation::Kick { user, .. } => Operation::Kick {
-            user,
-            outcome: Outcome::Unknown,
-        },
-        Operation::Send { .. } | Operation::Read { .. } => return Vec::new(),
-    };
-    vec![Timed { operation, ..*timed }; ATTEMPTS_MORE]
+    timed.again()
 }
 
 fn user(user: User) -> throng_lin::User {
