@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use throng_client::{ChannelId, Client, Code, Direction, Fenced, From, GroupId, RequestError, Seq, UserId};
+use throng_client::{
+    ChannelId, Client, Code, Direction, Event, Fenced, From, GroupId, RequestError, Seq, UserId,
+};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::JoinSet;
 
@@ -81,8 +83,12 @@ async fn converse(client: &Client, group: &GroupId, channel: &ChannelId) -> Resu
     let mut said = JoinSet::new();
     loop {
         tokio::select! {
-            delivery = live.recv() => match delivery {
-                Some(delivery) => show(delivery.seq, delivery.sender.as_str(), &delivery.body),
+            event = live.recv_event() => match event {
+                Some(Event::Delivery(delivery)) => show(delivery.seq, delivery.sender.as_str(), &delivery.body),
+                Some(Event::Reset { from, to }) => tell::note(format_args!(
+                    "you were out of the group, or its log was rebuilt: nothing is shown between {} and {}",
+                    from.seq, to.seq
+                )),
                 None => return Err(over(group, channel, live.ended())),
             },
             line = lines.next_line() => match line {

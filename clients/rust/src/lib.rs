@@ -25,7 +25,7 @@ pub use client::{Ack, Client, Fenced, Page, PendingSend, State};
 pub use config::{ClientConfig, StaticToken, TokenError, TokenSource, token_fn};
 pub use error::{CloseReason, ConnectError, RequestError, SendError};
 pub use store::{LocalStore, MemoryStore, StoreError, Stored, StoredSend};
-pub use subscription::{Delivery, From, Subscription};
+pub use subscription::{Delivery, Event, From, Subscription};
 
 pub use throng_protocol::code::{Class, Code};
 pub use throng_protocol::ids::{

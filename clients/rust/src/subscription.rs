@@ -68,6 +68,21 @@ pub struct Delivery {
     pub connection: u32,
 }
 
+/// What comes to a subscriber.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The next entry.
+    Delivery(Box<Delivery>),
+    /// Entries do not go on behind the position held, because the log was rebuilt or the user was out
+    /// of the group in between. The application loads what is between by history.
+    Reset {
+        /// The position held before.
+        from: Position,
+        /// The position behind which entries go on.
+        to: Position,
+    },
+}
+
 /// What travels from the driver to a subscription.
 #[derive(Debug)]
 pub(crate) enum Item {
@@ -149,9 +164,8 @@ impl Subscription {
         *self.consumed.lock()
     }
 
-    /// The last time entries did not go on behind the position held, because the log was rebuilt or the
-    /// user was out of the group in between: that position, and the one behind which they continued. The
-    /// application loads what is between by history.
+    /// The last [`Event::Reset`], for whoever takes entries alone: that position, and the one behind which
+    /// they continued.
     pub fn last_reset(&self) -> Option<(Position, Position)> {
         self.reset
     }
@@ -167,7 +181,24 @@ impl Subscription {
         std::future::poll_fn(|context| self.poll_delivery(context)).await
     }
 
+    /// The next entry, or that entries do not go on where they should, which may be long before the next
+    /// one comes; `None` when the stream has ended. Cancel-safe.
+    pub async fn recv_event(&mut self) -> Option<Event> {
+        std::future::poll_fn(|context| self.poll_event(context)).await
+    }
+
     fn poll_delivery(&mut self, context: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        loop {
+            match self.poll_event(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(Some(Event::Delivery(delivery))) => return Poll::Ready(Some(*delivery)),
+                Poll::Ready(Some(Event::Reset { .. })) => {}
+            }
+        }
+    }
+
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         loop {
             let item = match self.items.poll_recv(context) {
                 Poll::Pending => return Poll::Pending,
@@ -182,11 +213,12 @@ impl Subscription {
                 Item::Delivery(delivery) => {
                     let (epoch, seq) = (delivery.epoch, delivery.seq);
                     *self.consumed.lock() = Position { epoch, seq };
-                    return Poll::Ready(Some(*delivery));
+                    return Poll::Ready(Some(Event::Delivery(delivery)));
                 }
                 Item::Reset(from, to) => {
                     *self.consumed.lock() = to;
                     self.reset = Some((from, to));
+                    return Poll::Ready(Some(Event::Reset { from, to }));
                 }
                 Item::Ended(error) => {
                     self.ended = Some(error);
@@ -213,5 +245,50 @@ impl Drop for Subscription {
             id: self.id,
         });
         self.room.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn position(seq: u64) -> Position {
+        Position {
+            epoch: Epoch(1),
+            seq: Seq(seq),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_told_before_another_entry_comes() {
+        let (told, items) = mpsc::channel(1);
+        let (commands, _driver) = mpsc::channel(1);
+        let mut subscription = Subscription {
+            id: 1,
+            group: GroupId::new("town").unwrap(),
+            channel: ChannelId::new("hall").unwrap(),
+            number: ChannelNumber(1),
+            start: position(0),
+            start_reason: Start::Resumed,
+            start_ts: Ts(0),
+            head: Seq(0),
+            items,
+            consumed: Arc::default(),
+            room: Arc::default(),
+            commands,
+            reset: None,
+            ended: None,
+        };
+        told.send(Item::Reset(position(3), position(7))).await.unwrap();
+        let event = subscription.recv_event().await;
+        assert_eq!(
+            event,
+            Some(Event::Reset {
+                from: position(3),
+                to: position(7)
+            })
+        );
+        assert_eq!(subscription.position(), position(7));
+        assert_eq!(subscription.last_reset(), Some((position(3), position(7))));
     }
 }
