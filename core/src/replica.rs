@@ -228,6 +228,13 @@ impl Replica {
         match error {
             ProposeError::NotLeader { leader } => Refusal::NotLeader { leader },
             ProposeError::Stopped(reason) => self.fail(&self.reader.stopped().unwrap_or(reason)),
+            ProposeError::Discarded => refused(
+                Code::Unavailable,
+                format!(
+                    "shard {} has another leader now, which may carry this out or not",
+                    self.shard()
+                ),
+            ),
             ProposeError::Timeout => refused(
                 Code::Unavailable,
                 format!("shard {} has no quorum at the moment", self.shard()),

@@ -287,9 +287,10 @@ impl Upstream {
                     code: Code::StoreFailed,
                     text,
                 } => {
-                    // The replica of this node has stopped; the others may go on without it.
+                    // The replica of this node has stopped; the others may go on without it, and with
+                    // what it had accepted.
                     self.unlearn(shard, node);
-                    stopped += 1;
+                    (stopped, open) = (stopped + 1, true);
                     if stopped >= nodes.len() {
                         return Err(Refused::new(Code::StoreFailed, text));
                     }

@@ -104,9 +104,10 @@ async fn taken_by_all(replica: &Replica, mut waits: Vec<Outgoing>) -> Result<Vec
                     return Err(refused(Code::Unavailable, "the node is shutting down"));
                 },
                 // Another leader delivers now; asked again, it answers for this change.
-                lost = leadership.wait_for(|now| !now.leads) => {
-                    let leader = lost.ok().and_then(|now| now.leader);
-                    return Err(Refusal::NotLeader { leader });
+                _ = leadership.wait_for(|now| !now.leads) => {
+                    // Not that another node leads, which says that nothing was done.
+                    let text = "it is done, and another leader waits for the shards to know";
+                    return Err(refused(Code::Unavailable, text));
                 }
             }
         }

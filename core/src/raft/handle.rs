@@ -25,14 +25,17 @@ use crate::limits::{
 /// Why a command was not carried out, or not known to be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ProposeError {
-    /// Another node leads, or nobody does. An entry that was accepted here may still be committed
-    /// there: whoever asks again uses the same key.
+    /// Another node leads, or nobody does; nothing was done here.
     #[error("another node leads the shard")]
     NotLeader {
         /// The leader, if known.
         leader: Option<NodeId>,
     },
-    /// The replica has stopped for good.
+    /// Accepted here, and then another node's log took its place in ours: it may have been committed
+    /// through that node, or may still be.
+    #[error("another node leads the shard, and may carry this out or not")]
+    Discarded,
+    /// The replica has stopped for good; what was accepted may still be carried out elsewhere.
     #[error("the replica has stopped: {0}")]
     Stopped(String),
     /// No quorum in time; it may still be carried out.
@@ -168,9 +171,12 @@ impl ShardHandle {
                     {
                         wait(&mut pause).await;
                     }
-                    Err(RaftError::APIError(
-                        ClientWriteError::ForwardToLeader(to) | ClientWriteError::LogEntryDiscarded(to),
-                    )) => return Err(self.elsewhere(&to)),
+                    Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+                        return Err(self.elsewhere(&to));
+                    }
+                    Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
+                        return Err(ProposeError::Discarded);
+                    }
                     Err(RaftError::APIError(other)) => return Err(ProposeError::Stopped(other.to_string())),
                 }
             }

@@ -284,6 +284,39 @@ async fn a_kick_that_a_shard_cannot_take_names_its_channels_and_holds_once_it_ca
     assert_eq!(whole(&edge, &hall).await.fences[0].after, Seq(1));
 }
 
+/// Another node leads before a kick that was stored is answered: the answer must not be the one that
+/// says nothing was done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_kick_whose_leader_hands_over_before_the_answer_is_not_told_as_not_done() {
+    let Leaderless {
+        cluster, ann, bob, ..
+    } = leaderless().await;
+    let edge = cluster.edge();
+    let management = management_of(&edge.map().await, "town");
+    let (leader, third) = (0, 2);
+    let committed = cluster.applied(third, management);
+    let asking = tokio::spawn({
+        let edge = edge.clone();
+        async move { edge.ask_node(leader, &kick("bob", bob, Some(ann))).await }
+    });
+    until("the kick is committed", || {
+        cluster.applied(third, management) > committed
+    })
+    .await;
+    cluster.lead(third, management).await;
+    let answer = asking.await.unwrap();
+    assert!(
+        matches!(
+            answer,
+            Some(Err(Refusal::Code {
+                code: Code::Unavailable,
+                ..
+            }))
+        ),
+        "{answer:?}"
+    );
+}
+
 /// The kick is committed while its message shard has no leader, and the leader of the management
 /// shard is lost before there is one: whoever leads next tells the fence, and a kick that is asked
 /// for again is the same one.

@@ -144,10 +144,13 @@ async fn a_refusal_behind_an_attempt_that_may_have_been_carried_out_is_not_told_
         code,
         text: "so it is".to_owned(),
     };
-    let answers = vec![refusal(Code::RetryTooOld), refusal(Code::Unavailable)];
-    edge.core.refuse_appends.lock().extend(answers);
-    let answer = client.send(1, 1, "a").await;
-    assert!(matches!(answer, Message::Error(error) if error.code == Code::Unavailable.number()));
+    for open in [Code::Unavailable, Code::StoreFailed] {
+        // Taken from the end.
+        let answers = vec![refusal(Code::RetryTooOld), refusal(open)];
+        edge.core.refuse_appends.lock().extend(answers);
+        let answer = client.send(1, 1, "a").await;
+        assert!(matches!(answer, Message::Error(error) if error.code == Code::Unavailable.number()));
+    }
     // Nothing is open about the next attempt.
     edge.core.refuse_appends.lock().push(refusal(Code::RetryTooOld));
     let answer = client.send(1, 1, "a").await;
