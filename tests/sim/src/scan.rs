@@ -33,6 +33,21 @@ pub fn logs(cores: &[Core]) -> Result<FinalLogs, String> {
     Ok(logs)
 }
 
+/// How far the state of each shard is on the disk of each node; of a disk that cannot be read, nothing.
+pub fn applied(cores: &[Core]) -> Vec<Vec<(ShardId, u64)>> {
+    let of_node = |core: &Core| {
+        let image = core.disk.durable();
+        let shards = inspect::shards(&*image).unwrap_or_default();
+        let applied = shards.into_iter().map(|shard| {
+            let found = inspect::shard(&*image, shard).ok();
+            let applied = found.and_then(|found| found.applied);
+            (shard, applied.map_or(0, |applied| applied.index))
+        });
+        applied.collect()
+    };
+    cores.iter().map(of_node).collect()
+}
+
 fn replica(node: u8, shard: ShardId, found: &inspect::Replica) -> Result<Replica, String> {
     let mut hasher = StableHasher::default();
     for (key, value) in &found.state {

@@ -131,7 +131,7 @@ impl Simulation {
         }
         self.record(Where::World, What::Phase(Phase::Scan));
         let until = self.now + QUIET;
-        while self.now < until {
+        while self.now < until || (self.now < until + QUIET && self.uneven()) {
             self.window();
         }
         self.finish()
@@ -243,6 +243,17 @@ impl Simulation {
             .or_else(|| edges.next())
             .or_else(|| self.recorder.settled().err())
             .or_else(|| self.lagging())
+    }
+
+    /// Whether disks hold different states, as they do while followers have not learned that an entry
+    /// of a leader's own is committed, or have not written what it did.
+    fn uneven(&self) -> bool {
+        if self.lagging().is_some() {
+            return true;
+        }
+        let applied = scan::applied(&self.cores);
+        let first = applied.first();
+        applied.iter().any(|of_node| Some(of_node) != first)
     }
 
     /// A shard of which one replica has applied less than another.

@@ -1,6 +1,6 @@
 //! Subscriptions: entries are recorded as the application gets them.
 
-use throng_client::{Client as Sdk, Delivery, From as SdkFrom, Subscription};
+use throng_client::{Client as Sdk, Delivery, Event, From as SdkFrom, Subscription};
 use throng_protocol::message;
 
 use super::{Driver, edge_number, refused};
@@ -44,15 +44,11 @@ impl Driver {
     }
 
     async fn take(&self, sub: Sub, mut subscription: Subscription) {
-        let mut reset = None;
-        while let Some(delivery) = subscription.recv().await {
-            if subscription.last_reset() != reset {
-                reset = subscription.last_reset();
-                if let Some((from, to)) = reset {
-                    self.record(What::Reset { sub, from, to });
-                }
+        while let Some(event) = subscription.recv_event().await {
+            match event {
+                Event::Delivery(delivery) => self.delivered(sub, &delivery),
+                Event::Reset { from, to } => self.record(What::Reset { sub, from, to }),
             }
-            self.delivered(sub, &delivery);
         }
         match subscription.ended() {
             Some(error) => {
