@@ -295,18 +295,7 @@ impl Upstream {
                         return Err(Refused::new(Code::StoreFailed, text));
                     }
                 }
-                // Told as final, it would say that nothing was done. Asked once more, there is no
-                // earlier attempt, and the client knows that there was one.
-                Refusal::Code { text, .. } if open && changes(request) => {
-                    return Err(Refused::unavailable(text));
-                }
-                Refusal::GrantStale if open && changes(request) => {
-                    return Err(Refused::unavailable(
-                        "an earlier attempt may have been carried out",
-                    ));
-                }
-                Refusal::Code { code, text } => return Err(Refused::new(code, text)),
-                Refusal::GrantStale => return Err(Refused::stale()),
+                other => return Err(final_refusal(other, open && changes(request))),
             }
         }
         Err(Refused::unavailable(last))
@@ -398,6 +387,18 @@ impl Upstream {
             .await
             .map_err(|error| format!("{address} cannot be resolved: {error}"))?;
         found.next().ok_or_else(|| format!("{address} has no address"))
+    }
+}
+
+/// What a refusal comes to that is not asked around any more. Told as final while an earlier attempt may
+/// have been carried out, it would say that nothing was done. Asked once more, there is no earlier
+/// attempt, and the client knows that there was one.
+fn final_refusal(refusal: Refusal, maybe_done: bool) -> Refused {
+    match refusal {
+        Refusal::Code { text, .. } if maybe_done => Refused::unavailable(text),
+        Refusal::Code { code, text } => Refused::new(code, text),
+        _ if maybe_done => Refused::unavailable("an earlier attempt may have been carried out"),
+        _ => Refused::stale(),
     }
 }
 
