@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::support::{FaultyStore, SHARD, Seen, apply, dump, heed, model, normal, put_app, settled, shard};
+use crate::support::{
+    FaultyStore, HeldStore, SHARD, Seen, apply, dump, heed, model, normal, put_app, settled, shard, simulated,
+};
 use bytes::Bytes;
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
 use tempfile::TempDir;
@@ -234,6 +236,33 @@ async fn a_snapshot_is_not_installed_under_another_position() {
         .await;
     assert!(refused.is_err());
     assert_eq!(dump(&shard.reader), model(&old()[..2]));
+}
+
+/// While somebody reads, what becomes durable stays in memory as well, until the next write.
+#[tokio::test]
+async fn what_a_reader_kept_in_memory_does_not_cover_an_installed_snapshot() {
+    let stream = large_stream().await;
+    let dir = TempDir::new().unwrap();
+    let inner = heed(dir.path());
+    let held = HeldStore::new(Arc::clone(&inner));
+    let store: Arc<dyn Store> = held.clone();
+    let mut receiver = shard(&store, dir.path()).await;
+    apply_all(&mut receiver, 1, &old()).await;
+    receiver.reader.read(|_, _| {
+        held.release();
+        std::thread::scope(|scope| {
+            let settle = || simulated().block_on(settled(&inner));
+            scope.spawn(settle).join().unwrap();
+        });
+    });
+    let snapshot = receive(&receiver.reader, &stream).await.unwrap();
+    let meta = snapshot.meta.clone();
+    receiver
+        .state_machine
+        .install_snapshot(&meta, snapshot.snapshot)
+        .await
+        .unwrap();
+    assert!(dump(&receiver.reader) == model(&large()));
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! Deliberate mistakes, and the one way to plant them: `planted!("name")` where the mistake is made.
 //!
 //! `THRONG_PLANTED=NAME` at build time plants one. `THRONG_PLANTED=all` compiles every one in and
-//! leaves the choice to [`choose`], once, at the start of the process, so that one build serves the
-//! suite that looks for all of them. In every other build the macro is the word `false`: neither the
+//! leaves the choice to [`choose`], once, at the start of the process, or to `THRONG_MISTAKE=NAME` in
+//! its environment, so that one build serves every suite that looks for them. In every other build the macro is the word `false`: neither the
 //! mistakes nor a way to choose one exist, and not even their names are in the binary.
 //!
 //! `docs/testing.md` lists the mistakes and what notices each; `tests/tidy` holds the two together.
@@ -54,13 +54,14 @@ mod chosen {
     /// Whether the mistake of this name is on.
     pub fn is(name: &str) -> bool {
         if cfg!(planted = "all") {
-            CHOSEN.get().is_some_and(|chosen| chosen == name)
+            CHOSEN.get_or_init(|| std::env::var("THRONG_MISTAKE").unwrap_or_default()) == name
         } else {
             name == env!("THRONG_PLANTED_NAME")
         }
     }
 
-    /// Turns one mistake on, for as long as the process lives. A second choice changes nothing.
+    /// Turns one mistake on, for as long as the process lives, whatever its environment says. A second
+    /// choice changes nothing.
     #[cfg(planted = "all")]
     pub fn choose(name: &str) {
         let _ = CHOSEN.set(name.to_owned());
