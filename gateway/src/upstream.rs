@@ -10,7 +10,7 @@ mod silence;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -131,7 +131,21 @@ enum Miss {
     /// The node answered that it will not.
     Refused(Refusal),
     /// There was no answer.
-    Silent(String),
+    Silent {
+        /// What is known of why.
+        text: String,
+        /// Whether the node may have heard the question.
+        sent: bool,
+    },
+}
+
+impl Miss {
+    fn silent(text: impl Into<String>, sent: bool) -> Self {
+        Self::Silent {
+            text: text.into(),
+            sent,
+        }
+    }
 }
 
 impl Upstream {
@@ -254,11 +268,11 @@ impl Upstream {
                     return Ok(reply);
                 }
                 Err(Miss::Refused(refusal)) => refusal,
-                Err(Miss::Silent(text)) => {
+                Err(Miss::Silent { text, sent }) => {
                     self.unlearn(shard, node);
                     self.metrics.upstream_failures.inc();
                     self.silent.lock().note(node, Instant::now());
-                    (last, named, open) = (text, None, true);
+                    (last, named, open) = (text, None, open || sent);
                     if tries >= nodes.len() {
                         self.doubt(by).await;
                     }
@@ -330,21 +344,27 @@ impl Upstream {
         let now = Instant::now();
         let silent = self.silent.lock().is_silent(node, now);
         let until = by.at().min(now + if silent { PROBE } else { by.attempt });
+        let sent = AtomicBool::new(false);
         let asked = async {
-            let addr = self.address(node).await.map_err(Miss::Silent)?;
+            let addr = self.address(node).await;
+            let addr = addr.map_err(|text| Miss::silent(text, false))?;
             let client = self.pool.rpc(PeerId::Core(node), addr, REQUEST_LANE).await;
-            let client = client.map_err(|error| Miss::Silent(error.to_string()))?;
+            let client = client.map_err(|error| Miss::silent(error.to_string(), false))?;
+            sent.store(true, Ordering::Relaxed);
             let answer = client.call(payload.clone(), by.attempt).await;
-            let answer = answer.map_err(|error| Miss::Silent(format!("core node {node}: {error}")))?;
+            let answer = answer.map_err(|error| Miss::silent(format!("core node {node}: {error}"), true))?;
             match cluster::decode::<Answer>(&answer) {
                 Ok(Ok(reply)) => Ok(reply),
                 Ok(Err(refusal)) => Err(Miss::Refused(refusal)),
-                Err(error) => Err(Miss::Silent(format!("core node {node}: {error}"))),
+                Err(error) => Err(Miss::silent(format!("core node {node}: {error}"), true)),
             }
         };
         match timeout_at(until, asked).await {
             Ok(result) => result,
-            Err(_) => Err(Miss::Silent(format!("core node {node} did not answer in time"))),
+            Err(_) => {
+                let text = format!("core node {node} did not answer in time");
+                Err(Miss::silent(text, sent.load(Ordering::Relaxed)))
+            }
         }
     }
 

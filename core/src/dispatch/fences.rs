@@ -83,18 +83,11 @@ async fn taken_by_all(replica: &Replica, mut waits: Vec<Outgoing>) -> Result<Vec
     }
     let mut acked = replica.outbox().acked();
     let mut leadership = replica.handle().watch_leadership();
+    let term = leadership.borrow_and_update().term;
     let wait = async {
         loop {
             acked.mark_unchanged();
-            waits = replica.read(|view| {
-                let mut left = Vec::new();
-                for wait in &waits {
-                    if query::outbox_acked(view, wait.target)? < wait.number {
-                        left.push(*wait);
-                    }
-                }
-                Ok(left)
-            })?;
+            waits = left(replica, &waits)?;
             if waits.is_empty() {
                 return Ok(());
             }
@@ -103,8 +96,9 @@ async fn taken_by_all(replica: &Replica, mut waits: Vec<Outgoing>) -> Result<Vec
                 told = acked.changed() => if told.is_err() {
                     return Err(refused(Code::Unavailable, "the node is shutting down"));
                 },
-                // Another leader delivers now; asked again, it answers for this change.
-                _ = leadership.wait_for(|now| !now.leads) => {
+                // Another leader delivers now, or has in between; asked again, the leader answers for this
+                // change.
+                _ = leadership.wait_for(|now| !now.leads || now.term != term) => {
                     // Not that another node leads, which says that nothing was done.
                     let text = "it is done, and another leader waits for the shards to know";
                     return Err(refused(Code::Unavailable, text));
@@ -114,9 +108,25 @@ async fn taken_by_all(replica: &Replica, mut waits: Vec<Outgoing>) -> Result<Vec
     };
     match tokio::time::timeout(FENCE_TIMEOUT, wait).await {
         Ok(done) => done?,
-        Err(_) => tracing::warn!(shard = %replica.shard(), ?waits, "shards have not taken a fence in time"),
+        Err(_) => {
+            waits = left(replica, &waits)?;
+            tracing::warn!(shard = %replica.shard(), ?waits, "shards have not taken a fence in time");
+        }
     }
     Ok(waits.into_iter().map(|wait| wait.target).collect())
+}
+
+/// Those of some outbox records that their targets have not taken.
+fn left(replica: &Replica, waits: &[Outgoing]) -> Result<Vec<Outgoing>, Refusal> {
+    replica.read(|view| {
+        let mut left = Vec::new();
+        for wait in waits {
+            if query::outbox_acked(view, wait.target)? < wait.number {
+                left.push(*wait);
+            }
+        }
+        Ok(left)
+    })
 }
 
 /// The answer, which names the channels of shards that are late.

@@ -159,6 +159,24 @@ async fn a_refusal_behind_an_attempt_that_may_have_been_carried_out_is_not_told_
 }
 
 #[tokio::test]
+async fn a_final_refusal_is_told_as_final_although_another_node_is_not_reached() {
+    let edge = Edge::with_dead_follower().await;
+    let mut client = Client::open(&edge, "ann").await;
+    // Each call begins with another node.
+    for _ in 0..4 {
+        edge.core.refuse_appends.lock().push(Refusal::Code {
+            code: Code::RetryTooOld,
+            text: "so it is".to_owned(),
+        });
+        let answer = client.send(1, 1, "a").await;
+        assert!(
+            matches!(&answer, Message::Error(error) if error.code == Code::RetryTooOld.number()),
+            "{answer:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn sends_into_one_channel_that_are_in_flight_together_keep_their_order() {
     let edge = Edge::start().await;
     let mut client = Client::open(&edge, "ann").await;

@@ -476,12 +476,17 @@ impl Edge {
     }
 
     pub async fn with(limits: GatewayLimits) -> Self {
-        Self::with_cores(limits, &[LEADER]).await
+        Self::with_cores(limits, &[LEADER], None).await
     }
 
     /// With a follower that lags behind.
     pub async fn with_follower() -> Self {
-        Self::with_cores(GatewayLimits::default(), &[LEADER, FOLLOWER]).await
+        Self::with_cores(GatewayLimits::default(), &[LEADER, FOLLOWER], None).await
+    }
+
+    /// With a follower that nobody reaches.
+    pub async fn with_dead_follower() -> Self {
+        Self::with_cores(GatewayLimits::default(), &[LEADER], Some(FOLLOWER)).await
     }
 
     /// What the edge counts, as Prometheus reads it.
@@ -495,11 +500,16 @@ impl Edge {
         answer
     }
 
-    async fn with_cores(limits: GatewayLimits, nodes: &[NodeId]) -> Self {
+    async fn with_cores(limits: GatewayLimits, nodes: &[NodeId], dead: Option<NodeId>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ca = DevCa::open(folder.path()).unwrap();
         let core = Arc::new(State::new());
-        let nodes: Vec<NodeInfo> = nodes.iter().map(|node| start_core(&ca, &core, *node)).collect();
+        let mut nodes: Vec<NodeInfo> = nodes.iter().map(|node| start_core(&ca, &core, *node)).collect();
+        nodes.extend(dead.map(|id| NodeInfo {
+            id,
+            // The port of `discard`, where nothing answers.
+            address: "127.0.0.1:9".to_owned(),
+        }));
         let address = nodes[0].address.clone();
         let replicas = nodes.len();
         *core.map.lock() = ClusterMap::initial(nodes, 1, 1, replicas);

@@ -225,8 +225,13 @@ impl User {
         self.ask(edge, Ask::Kick { user: number }, asking).await
     }
 
-    async fn read(&self, turn: usize, channel: usize, anchor: Anchor, direction: Direction) -> Answer {
+    /// Reads the page behind an entry, or the newest one.
+    async fn read(&self, turn: usize, channel: usize, behind: Option<u64>) -> Answer {
         let (edge, client) = self.device(turn);
+        let (anchor, direction) = match behind {
+            Some(seq) => (Anchor::Seq(Seq(seq)), Direction::After),
+            None => (Anchor::Seq(Seq(0)), Direction::Before),
+        };
         let asking = async {
             let name = &self.channels[channel];
             match client.history(&self.group, name, anchor, direction, PAGE).await {
@@ -237,7 +242,7 @@ impl User {
                 Err(error) => refusal(&error),
             }
         };
-        self.ask(edge, Ask::Read { channel }, asking).await
+        self.ask(edge, Ask::Read { channel, behind }, asking).await
     }
 
     async fn send(&self, turn: usize, channel: usize, key: u64) -> Answer {
@@ -297,14 +302,10 @@ impl User {
         let mut heads = vec![0; self.channels.len()];
         while !over(&mut pace, &stop).await {
             let channel = random.random_range(0..self.channels.len());
-            let (anchor, direction) = if random.random_ratio(1, 4) {
-                let from = random.random_range(0..=heads[channel]);
-                (Anchor::Seq(Seq(from)), Direction::After)
-            } else {
-                (Anchor::Seq(Seq(0)), Direction::Before)
-            };
+            let from = random.random_range(0..=heads[channel]);
+            let behind = random.random_ratio(1, 4).then_some(from);
             let turn = random.random_range(0..self.devices.len());
-            if let Answer::Page { head, .. } = self.read(turn, channel, anchor, direction).await {
+            if let Answer::Page { head, .. } = self.read(turn, channel, behind).await {
                 heads[channel] = head;
             }
         }

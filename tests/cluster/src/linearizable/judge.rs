@@ -8,9 +8,9 @@ use throng_lin::{ChannelHistory, Entry, Operation, Outcome, STEPS_MAX, Timed, Us
 use super::recording::{Answer, Ask, Asked, Kill, Recording, Stored, UserIndex};
 
 /// Longer than this, in microseconds, an operation may have been tried more than once: by its client
-/// on another connection, or by its edge at another node. What an edge tries again sooner was refused
-/// by a node that did not take it.
-const RETRIED_US: u64 = 250_000;
+/// on another connection, or by its edge at another node. An edge waits longer than this (25 ms at
+/// least) before it asks again for what may have been carried out.
+const RETRIED_US: u64 = 20_000;
 
 /// Fewer sends and reads done in a channel, and fewer joins, say nothing.
 const SENDS_MIN: usize = 40;
@@ -97,6 +97,9 @@ pub fn judge_within(recording: &Recording, steps: u64) -> Judgement {
     if let Some(why) = &recording.head.stopped {
         return Judgement::Faultless(format!("the round did not come to its end: {why}"));
     }
+    if let Some(why) = recording.asked.iter().find_map(refused_for_good) {
+        return Judgement::Violated(why);
+    }
     let mut unknown = None;
     for channel in 0..recording.logs.len() {
         let name = &recording.head.channels[channel];
@@ -116,6 +119,20 @@ pub fn judge_within(recording: &Recording, steps: u64) -> Judgement {
         Some(why) => Judgement::Faultless(why),
         None => Judgement::Linearizable,
     }
+}
+
+/// A final refusal other than that somebody is no member: nobody is muted, every key is used once, and
+/// everything named exists.
+fn refused_for_good(asked: &Asked) -> Option<String> {
+    let Answer::Refused { code } = asked.answer else {
+        return None;
+    };
+    Some(format!(
+        "`{}` of user {} at {} was refused for good with {code}",
+        asked.ask.name(),
+        asked.user,
+        asked.from_us
+    ))
 }
 
 /// What did not happen that a round is to show.
@@ -154,15 +171,31 @@ fn whole(recording: &Recording, channel: usize) -> Result<(), String> {
         return Err(format!("entry {} stands at {seq} of the log", stored.seq));
     }
     for asked in &recording.asked {
-        let (Ask::Read { channel: of }, Answer::Page { shown, .. }) = (&asked.ask, &asked.answer) else {
+        let (Ask::Read { channel: of, behind }, Answer::Page { head, shown }) = (&asked.ask, &asked.answer)
+        else {
             continue;
         };
-        let hole = shown.windows(2).find(|pair| pair[0].seq + 1 != pair[1].seq);
-        if let Some(hole) = hole.filter(|_| *of == channel) {
-            return Err(format!("a page shows {} behind {}", hole[1].seq, hole[0].seq));
+        if *of == channel {
+            page(*behind, *head, shown)?;
         }
     }
     Ok(())
+}
+
+/// Whether a page has no hole and begins behind its anchor; one without an anchor ends with the log.
+fn page(behind: Option<u64>, head: u64, shown: &[Stored]) -> Result<(), String> {
+    if let Some(hole) = shown.windows(2).find(|pair| pair[0].seq + 1 != pair[1].seq) {
+        return Err(format!("a page shows {} behind {}", hole[1].seq, hole[0].seq));
+    }
+    let (first, last) = (shown.first(), shown.last());
+    let (first, last) = (first.map(|first| first.seq), last.map(|last| last.seq));
+    let right = match behind {
+        Some(anchor) => first == (anchor < head).then_some(anchor + 1),
+        None => last == (head > 0).then_some(head),
+    };
+    right.then_some(()).ok_or_else(|| {
+        format!("a page behind {behind:?} of a log that ends at {head} is from {first:?} to {last:?}")
+    })
 }
 
 /// What happened to a channel.
@@ -176,6 +209,7 @@ fn history(recording: &Recording, channel: usize) -> ChannelHistory {
         if asked.answer.name() == "unknown" || took.is_none_or(|took| took >= RETRIED_US) {
             operations.extend(timed.again());
         }
+        operations.extend(nobody_there(&timed));
         operations.push(timed);
     }
     let members = (0..recording.head.users).map(|number| (user(Some(number)), number == 0));
@@ -184,6 +218,30 @@ fn history(recording: &Recording, channel: usize) -> ChannelHistory {
         members: members.collect(),
         operations,
     }
+}
+
+/// Who cannot leave or be kicked is no member then, as one who cannot read. The one who kicks is a member
+/// throughout, so that it is told of the other.
+fn nobody_there(timed: &Timed) -> Option<Timed> {
+    let refused = |user: &User| Operation::Read {
+        user: Some(*user),
+        outcome: Outcome::NotMember,
+    };
+    let operation = match &timed.operation {
+        Operation::Leave {
+            user,
+            outcome: Outcome::NotMember,
+        } => refused(user),
+        Operation::Kick {
+            user,
+            outcome: Outcome::NotMember,
+        } => refused(user),
+        _ => return None,
+    };
+    Some(Timed {
+        operation,
+        ..timed.clone()
+    })
 }
 
 /// A user of the checker's; a stranger is none of the round's.
@@ -214,7 +272,7 @@ fn timed(asked: &Asked, channel: usize, name: &String) -> Option<Timed> {
                 _ => None,
             }),
         },
-        Ask::Read { channel: of } if of == channel => Operation::Read {
+        Ask::Read { channel: of, .. } if of == channel => Operation::Read {
             user: Some(who),
             outcome: outcome(asked, |answer| match answer {
                 Answer::Page { head, shown } => {

@@ -119,10 +119,28 @@ mod tests {
     #[tokio::test]
     async fn a_moment_with_operations_in_flight_is_awaited() {
         let recorder = Recorder::new();
-        let ask = || recorder.ask(1, 0, Ask::Read { channel: 1 }, std::future::pending());
+        let ask = || {
+            recorder.ask(
+                1,
+                0,
+                Ask::Read {
+                    channel: 1,
+                    behind: None,
+                },
+                std::future::pending(),
+            )
+        };
         let none = recorder.busy(1, 1, Duration::from_millis(1)).await;
         assert!(none.is_err());
-        let other = recorder.ask(1, 0, Ask::Read { channel: 0 }, std::future::pending());
+        let other = recorder.ask(
+            1,
+            0,
+            Ask::Read {
+                channel: 0,
+                behind: None,
+            },
+            std::future::pending(),
+        );
         tokio::select! {
             biased;
             busy = recorder.busy(1, 2, Duration::from_secs(60)) => busy.expect("two are in flight"),

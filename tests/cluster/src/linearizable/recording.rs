@@ -75,6 +75,8 @@ pub enum Ask {
     Read {
         /// The channel, by place.
         channel: usize,
+        /// The entry behind which the page begins; the newest page otherwise.
+        behind: Option<u64>,
     },
     /// To become a member.
     Join,
@@ -102,7 +104,7 @@ impl Ask {
     /// The channel it is about, if it is about one alone.
     pub fn channel(&self) -> Option<usize> {
         match self {
-            Self::Send { channel, .. } | Self::Read { channel } => Some(*channel),
+            Self::Send { channel, .. } | Self::Read { channel, .. } => Some(*channel),
             Self::Join | Self::Leave | Self::Kick { .. } => None,
         }
     }

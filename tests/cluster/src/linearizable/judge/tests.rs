@@ -42,7 +42,10 @@ fn read(user: UserIndex, from_us: u64, to_us: u64, head: u64) -> Asked {
         user,
         from_us,
         to_us,
-        Ask::Read { channel: 0 },
+        Ask::Read {
+            channel: 0,
+            behind: None,
+        },
         Answer::Page { head, shown },
     )
 }
@@ -201,6 +204,56 @@ fn a_lost_message_and_one_of_nobody_have_no_order() {
 #[test]
 fn a_member_who_is_refused_has_no_order() {
     assert!(is_violated(|recording| last(recording).answer = Answer::NotMember));
+}
+
+#[test]
+fn a_member_who_could_not_be_kicked_has_no_order() {
+    let kick = |recording: &mut Recording, user| {
+        *last(recording) = asked(CREATOR, 102_000, 102_100, Ask::Kick { user }, Answer::NotMember);
+    };
+    assert!(is_violated(|recording| kick(recording, BOB)));
+    assert_eq!(judged(|recording| kick(recording, ANN)), Judgement::Linearizable);
+}
+
+#[test]
+fn a_final_refusal_that_nothing_asks_for_is_a_violation() {
+    assert!(is_violated(|recording| {
+        last(recording).answer = Answer::Refused { code: 301 };
+    }));
+}
+
+#[test]
+fn a_page_begins_behind_its_anchor_and_the_newest_one_ends_with_the_log() {
+    let of = |behind, from: u64, to: u64| {
+        judged(move |recording| {
+            let read = last(recording);
+            read.ask = Ask::Read { channel: 0, behind };
+            let Answer::Page { shown, .. } = &mut read.answer else {
+                panic!("a page")
+            };
+            *shown = (from..=to).map(stored).collect();
+        })
+    };
+    let end = SENDS_MIN.max(READS_MIN) as u64;
+    for (behind, from, to) in [
+        (None, 30, end),
+        (Some(20), 21, 30),
+        (Some(end), 1, 0),
+        (Some(0), 1, end),
+    ] {
+        assert_eq!(of(behind, from, to), Judgement::Linearizable, "{behind:?} {from}");
+    }
+    for (behind, from, to) in [
+        (None, 30, end - 1),
+        (None, 1, 0),
+        (Some(20), 22, 30),
+        (Some(20), 1, 0),
+    ] {
+        assert!(
+            matches!(of(behind, from, to), Judgement::Violated(_)),
+            "{behind:?} {from}"
+        );
+    }
 }
 
 #[test]
