@@ -51,7 +51,15 @@ impl Dump {
 /// Entries known to be committed: those up to where a replica knew the log to be, or had applied it.
 #[derive(Default)]
 pub(crate) struct Committed<'a> {
-    entries: BTreeMap<(ShardId, u64), (&'a inspect::LogEntry, &'a Dump)>,
+    entries: BTreeMap<(ShardId, u64), Known<'a>>,
+}
+
+/// An entry, and who first knew it to be committed.
+struct Known<'a> {
+    entry: &'a inspect::LogEntry,
+    dump: &'a Dump,
+    /// The latest term in which it can have been committed: no later than that of any replica that knew.
+    term: u64,
 }
 
 /// Two entries are committed at one index.
@@ -71,24 +79,28 @@ impl<'a> Committed<'a> {
                 .iter()
                 .take_while(|entry| entry.at.index <= known(replica))
             {
-                let first = *committed
+                let term = replica.vote.map_or(u64::MAX, |vote| vote.term);
+                let place = (dump.shard, entry.at.index);
+                let first = committed
                     .entries
-                    .entry((dump.shard, entry.at.index))
-                    .or_insert((entry, dump));
-                if first.0 != entry {
-                    twice.get_or_insert((first, (entry, dump)));
+                    .entry(place)
+                    .or_insert(Known { entry, dump, term });
+                first.term = first.term.min(term);
+                if first.entry != entry {
+                    twice.get_or_insert(((first.entry, first.dump), (entry, dump)));
                 }
             }
         }
         (committed, twice)
     }
 
-    /// Those of one shard, ascending.
-    pub fn shard(&self, shard: ShardId) -> impl DoubleEndedIterator<Item = (At, &'a Dump)> {
+    /// Those of one shard, ascending, each with who knew and the latest term in which it can have been
+    /// committed.
+    pub fn shard(&self, shard: ShardId) -> impl DoubleEndedIterator<Item = (At, &'a Dump, u64)> {
         let range = (shard, 0)..=(shard, u64::MAX);
         self.entries
             .range(range)
-            .map(|(_, (entry, dump))| (entry.at, *dump))
+            .map(|(_, known)| (known.entry.at, known.dump, known.term))
     }
 }
 

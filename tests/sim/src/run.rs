@@ -10,8 +10,8 @@ use crate::history::{
 use crate::logs::FinalLogs;
 
 /// Longer than this an operation may have been tried more than once: by its client on another
-/// connection, or by its edge at another node.
-const RETRIED_US: u64 = 250_000;
+/// connection, or by its edge at another node, which it waits for by 25 ms at least.
+const RETRIED_US: u64 = 20_000;
 
 /// How long after its answer an attempt of an operation may still be carried out: a proposal waits for
 /// as long as its leader is cut off, and is committed with the next one's first entry.

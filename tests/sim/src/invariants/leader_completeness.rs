@@ -21,8 +21,8 @@ fn check(run: &Run) -> Result<(), Violation> {
             continue;
         };
         let purged = replica.purged.map_or(0, |purged| purged.index);
-        for (at, known) in committed.shard(dump.shard) {
-            if committed_by(known) >= last.term || at.index <= purged {
+        for (at, known, term) in committed.shard(dump.shard) {
+            if term >= last.term || at.index <= purged {
                 continue;
             }
             let found = replica.entry(at.index).map(|entry| entry.at);
@@ -37,13 +37,6 @@ fn check(run: &Run) -> Result<(), Violation> {
         }
     }
     Ok(())
-}
-
-/// The latest term in which an entry can have been committed that a replica knew to be: no later than
-/// the term the replica was in.
-fn committed_by(known: &Dump) -> u64 {
-    let vote = known.readable().and_then(|(_, replica)| replica.vote);
-    vote.map_or(u64::MAX, |vote| vote.term)
 }
 
 #[cfg(test)]

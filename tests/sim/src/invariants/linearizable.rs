@@ -18,53 +18,33 @@ pub const INVARIANT: Invariant = Invariant {
     check,
 };
 
-/// Steps for a channel as a whole: most need a few thousand.
-const STEPS: u64 = 200_000;
-
 fn check(run: &Run) -> Result<(), Violation> {
     for channel in world::channels() {
-        let whole = history(run, channel, None)?;
-        if whole.operations.is_empty() {
+        let history = history(run, channel)?;
+        if history.operations.is_empty() {
             continue;
         }
-        match throng_lin::check_within(&whole, STEPS) {
+        match throng_lin::check(&history) {
             Verdict::Linearizable => {}
             Verdict::Violated(why) => return Err(Violation::in_logs(format!("{channel}: {why}"))),
-            Verdict::Unknown(_) => by_user(run, channel)?,
-        }
-    }
-    Ok(())
-}
-
-/// Judges a channel whose users together leave too many orders to try: the log's own order, which
-/// fixes that of all messages and reads, with what was answered to one user at a time.
-fn by_user(run: &Run, channel: Channel) -> Result<(), Violation> {
-    for user in world::users() {
-        match throng_lin::check(&history(run, channel, Some(user))?) {
-            Verdict::Linearizable => {}
-            Verdict::Violated(why) => {
-                return Err(Violation::in_logs(format!("{channel}, as {user} saw it: {why}")));
-            }
             Verdict::Unknown(why) => {
-                let text = format!("{channel}, as {user} saw it, could not be judged: {why}");
-                return Err(Violation::in_logs(text));
+                return Err(Violation::in_logs(format!(
+                    "{channel} could not be judged: {why}"
+                )));
             }
         }
     }
     Ok(())
 }
 
-/// What happened to a channel; with `only`, who is a member is told of that user alone.
-fn history(run: &Run, channel: Channel, only: Option<User>) -> Result<ChannelHistory, Violation> {
+/// What happened to a channel.
+fn history(run: &Run, channel: Channel) -> Result<ChannelHistory, Violation> {
     let log = log(run, channel)?;
     let mut operations = Vec::new();
     for asked in run.ops.values() {
-        let Some(mut timed) = timed(asked, channel) else {
+        let Some(timed) = timed(asked, channel) else {
             continue;
         };
-        if only.is_some_and(|only| !concerns(&mut timed.operation, user(only))) {
-            continue;
-        }
         operations.extend(again(asked, &timed));
         operations.push(timed);
     }
@@ -74,24 +54,6 @@ fn history(run: &Run, channel: Channel, only: Option<User>) -> Result<ChannelHis
         // Whether users are members before the first answer that says so is not part of a history.
         ..ChannelHistory::default()
     })
-}
-
-/// Whether an operation says anything about the log or about a user; a read of others says nothing
-/// about who they are any more.
-fn concerns(operation: &mut Operation, only: throng_lin::User) -> bool {
-    match operation {
-        Operation::Send { entry, outcome } => entry.user == only || *outcome != Outcome::NotMember,
-        Operation::Read { user, outcome } => {
-            let theirs = *user == Some(only);
-            if !theirs {
-                *user = None;
-            }
-            theirs || matches!(outcome, Outcome::Done(_))
-        }
-        Operation::Join { user, .. } | Operation::Leave { user, .. } | Operation::Kick { user, .. } => {
-            *user == only
-        }
-    }
 }
 
 /// What attempts of an operation may do that are carried out behind its answer.
