@@ -37,6 +37,9 @@ pub struct PowerCut {
     /// Cut the power in a run recorded before: the folder a failed run names
     #[arg(long)]
     pub record: Option<PathBuf>,
+    /// Where the record is made, and stays if a promise is broken; a temporary folder if not given
+    #[arg(long, conflicts_with = "record")]
+    pub dir: Option<PathBuf>,
     /// Open only the points from this one on
     #[arg(long, default_value_t = 0)]
     pub from: u64,
@@ -108,7 +111,7 @@ fn run_as(args: &PowerCut) -> Result<bool> {
     let (kept, dir) = match &args.record {
         Some(dir) => (None, dir.clone()),
         None => {
-            let folder = scratch()?;
+            let folder = scratch(args.dir.as_deref())?;
             let dir = folder.path().to_owned();
             (Some(folder), dir)
         }
@@ -151,9 +154,12 @@ fn holds(tally: &Tally, args: &PowerCut) -> bool {
     tally.failures.is_empty() && tried && enough
 }
 
-fn scratch() -> Result<tempfile::TempDir> {
+fn scratch(dir: Option<&Path>) -> Result<tempfile::TempDir> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("throng-power-");
+    if let Some(dir) = dir {
+        return builder.tempdir_in(dir).context("a folder for the record");
+    }
     let fast = Path::new(FAST);
     match fast.is_dir().then(|| builder.tempdir_in(fast)) {
         Some(Ok(folder)) => Ok(folder),
