@@ -1,11 +1,22 @@
 //! `throng-bench`: load against a running cluster, beside a baseline in the same run.
 //!
 //! Claims about speed are ratios: these machines are shared, and absolute figures mean little. It
-//! refuses to report a run in which not everything it counts was really stored.
+//! refuses to report a run in which not everything it counts was really stored or delivered.
+//!
+//! Exit codes: 0 everything holds, 1 something does not, 2 usage, 3 could not run.
 
 mod commit;
+mod fanout;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+/// Something that is to hold does not.
+const DOES_NOT_HOLD: u8 = 1;
+
+/// Nothing can be said.
+const COULD_NOT_RUN: u8 = 3;
 
 #[derive(Debug, Parser)]
 #[command(name = "throng-bench", version)]
@@ -18,11 +29,33 @@ struct Cli {
 enum Command {
     /// Acked messages a second, beside appends with fdatasync on the same disk
     Commit(commit::CommitArgs),
+    /// Processor time, memory and lateness of a message to many, beside peers
+    Fanout(fanout::FanoutArgs),
+    /// The load of a run (started by `fanout`)
+    #[command(hide = true)]
+    Load(fanout::load::LoadArgs),
+    /// Bare quinn as a server (started by `fanout`)
+    #[command(hide = true)]
+    BareQuinn(fanout::bare::BareArgs),
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
-        Command::Commit(args) => commit::run(args).await,
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Commit(args) => commit(args).map(|()| true),
+        Command::Fanout(args) => fanout::run(&args),
+        Command::Load(args) => fanout::load::run(&args).map(|()| true),
+        Command::BareQuinn(args) => fanout::bare::run(&args).map(|()| true),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(DOES_NOT_HOLD),
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::from(COULD_NOT_RUN)
+        }
     }
+}
+
+fn commit(args: commit::CommitArgs) -> anyhow::Result<()> {
+    tokio::runtime::Runtime::new()?.block_on(commit::run(args))
 }

@@ -51,6 +51,11 @@ impl Trust {
         Self::with_alpn(rustls::RootCertStore::empty(), &[message::ALPN])
     }
 
+    #[cfg(feature = "bare")]
+    pub(crate) fn crypto(&self) -> Arc<QuicClientConfig> {
+        self.crypto.clone()
+    }
+
     pub(crate) fn with_alpn(roots: rustls::RootCertStore, alpn: &[&[u8]]) -> Result<Self, TlsError> {
         Ok(Self {
             crypto: Arc::new(tls::client_config(roots, alpn)?),

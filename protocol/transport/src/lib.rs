@@ -1,7 +1,7 @@
 //! QUIC and TLS under the throng protocol: endpoints, links, streams, framing, RPC between nodes.
 //!
-//! The only home of quinn, rustls and rcgen: no signature names a type of theirs, so that the carrier
-//! can be exchanged. It moves bytes and knows who is at the other end. It refuses to know messages,
+//! The home of quinn, rustls and rcgen: no signature names a type of theirs, so that the carrier can be
+//! exchanged (`bare` apart, which `throng-bench` compares with). It moves bytes and knows who is at the other end. It refuses to know messages,
 //! sessions, shards and retries of requests.
 //!
 //! ```text
@@ -14,6 +14,8 @@
 //! Endpoints stand on a [`Carrier`], which is quinn's unless another is given.
 
 mod admission;
+#[cfg(feature = "bare")]
+pub mod bare;
 pub mod carrier;
 pub mod client;
 pub mod cluster;

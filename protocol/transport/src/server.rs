@@ -48,6 +48,16 @@ impl ServerTls {
         })
     }
 
+    #[cfg(feature = "bare")]
+    pub(crate) fn secret(&self) -> &ResetSecret {
+        &self.secret
+    }
+
+    #[cfg(feature = "bare")]
+    pub(crate) fn fresh_config(&self, limits: &Limits) -> quinn::ServerConfig {
+        self.config(limits, &RetryKey::random())
+    }
+
     fn config(&self, limits: &Limits, retries: &RetryKey) -> quinn::ServerConfig {
         let mut config = quinn::ServerConfig::with_crypto(self.crypto.clone());
         config

@@ -5,10 +5,11 @@ use crate::{Finding, Tree};
 
 /// Vendor crates and the packages that may depend on them.
 const HOMES: &[(&str, &[&str])] = &[
-    ("quinn", &["throng-transport"]),
+    // throng-bench compares with bare quinn, and with peers over TLS.
+    ("quinn", &["throng-transport", "throng-bench"]),
     ("quinn-proto", &["throng-transport"]),
     ("quinn-udp", &["throng-transport"]),
-    ("rustls", &["throng-transport"]),
+    ("rustls", &["throng-transport", "throng-bench"]),
     ("rustls-pki-types", &["throng-transport"]),
     ("rcgen", &["throng-transport"]),
     ("x509-parser", &["throng-transport"]),
@@ -42,12 +43,12 @@ const NAMED_IN: &[(&str, &[&str], &str)] = &[
     ),
     (
         "quinn",
-        &["protocol/transport/"],
+        &["protocol/transport/", "bench/src/fanout/"],
         "use the links of throng-transport",
     ),
     (
         "rustls",
-        &["protocol/transport/"],
+        &["protocol/transport/", "bench/src/fanout/"],
         "use the identities of throng-transport",
     ),
     (
@@ -118,7 +119,7 @@ mod tests {
     fn a_vendor_away_from_home_is_found() {
         let found = in_manifests(&[one("throng-gateway", "[dependencies]\nquinn.workspace = true")]);
         assert!(
-            found[0].contains("`quinn` lives in throng-transport only"),
+            found[0].contains("`quinn` lives in throng-transport and throng-bench only"),
             "{found:?}"
         );
         assert!(

@@ -1,0 +1,163 @@
+//! Clients of throng: the SDK, with tokens, resumption, acks of deliveries and all.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde::{Deserialize, Serialize};
+use throng_client::{
+    ChannelId, Client, ClientConfig, ClientEndpoint, DeviceId, From, GroupId, StaticToken, Trust,
+};
+use tokio::task::JoinSet;
+
+use super::{TOPIC, in_turns};
+use crate::fanout::meter::Meter;
+use crate::fanout::scenario::Scenario;
+
+/// UDP sockets that the clients share, as with bare quinn.
+pub const SOCKETS: usize = 16;
+
+/// Longer than any run.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
+
+/// What a load needs of `cluster.json`.
+#[derive(Deserialize)]
+struct ClusterFile {
+    edges: Vec<String>,
+    ca_cert: std::path::PathBuf,
+    app_id: String,
+    app_secret: String,
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    app: &'a str,
+    sub: &'a str,
+    iat: u64,
+    exp: u64,
+}
+
+struct Factory {
+    file: ClusterFile,
+    trust: Trust,
+    endpoints: Vec<Arc<ClientEndpoint>>,
+}
+
+/// Sends, and keeps what is on its way: an open loop does not wait for acks.
+pub struct Publisher {
+    client: Client,
+    group: GroupId,
+    channel: ChannelId,
+    sends: JoinSet<Result<()>>,
+}
+
+impl Publisher {
+    pub fn publish(&mut self, body: Bytes) -> Result<()> {
+        while let Some(acked) = self.sends.try_join_next() {
+            acked??;
+        }
+        let (client, group, channel) = (self.client.clone(), self.group.clone(), self.channel.clone());
+        self.sends.spawn(async move {
+            client.send(&group, &channel, body).await.context("sending")?;
+            Ok(())
+        });
+        Ok(())
+    }
+
+    /// Waits for every ack.
+    pub async fn finish(mut self) -> Result<()> {
+        while let Some(acked) = self.sends.join_next().await {
+            acked??;
+        }
+        Ok(())
+    }
+}
+
+/// Connects everybody, each a member under a name of their own.
+pub async fn connect(scenario: &Scenario, cluster: &Path, meter: &Arc<Meter>) -> Result<Vec<Publisher>> {
+    let factory = Arc::new(Factory::read(cluster)?);
+    let (group, channel) = (GroupId::new(TOPIC)?, ChannelId::new("general")?);
+    let owner = factory.client("owner").await?;
+    owner.create_group(&group).await?;
+    owner.create_channel(&group, &channel).await?;
+    in_turns(scenario.subscribers, |number| {
+        let (factory, group, channel) = (factory.clone(), group.clone(), channel.clone());
+        let meter = meter.clone();
+        async move {
+            let client = factory.client(&format!("subscriber-{number}")).await?;
+            client.join(&group).await?;
+            let mut subscription = client.subscribe(&group, &channel, From::Head).await?;
+            tokio::spawn(async move {
+                while let Some(delivery) = subscription.recv().await {
+                    meter.received(&delivery.body);
+                }
+                drop(client);
+            });
+            Ok(())
+        }
+    })
+    .await?;
+    in_turns(scenario.publishers, |number| {
+        let (factory, group, channel) = (factory.clone(), group.clone(), channel.clone());
+        async move {
+            let client = factory.client(&format!("publisher-{number}")).await?;
+            client.join(&group).await?;
+            Ok(Publisher {
+                client,
+                group,
+                channel,
+                sends: JoinSet::new(),
+            })
+        }
+    })
+    .await
+}
+
+impl Factory {
+    fn read(cluster: &Path) -> Result<Self> {
+        let file = std::fs::read(cluster.join("cluster.json")).context("reading cluster.json")?;
+        let file: ClusterFile = serde_json::from_slice(&file)?;
+        let trust = Trust::ca_file(&file.ca_cert)?;
+        let endpoint = |_| Ok(Arc::new(ClientEndpoint::new(&trust)?));
+        let endpoints = (0..SOCKETS).map(endpoint).collect::<Result<_>>()?;
+        Ok(Self {
+            file,
+            trust,
+            endpoints,
+        })
+    }
+
+    async fn client(&self, user: &str) -> Result<Client> {
+        let turn = user.bytes().map(usize::from).sum::<usize>() % SOCKETS;
+        let tokens = Arc::new(StaticToken(self.token(user)?));
+        let config = ClientConfig {
+            endpoint: self.endpoints.get(turn).cloned(),
+            ..ClientConfig::new(
+                self.file.edges.clone(),
+                self.trust.clone(),
+                tokens,
+                DeviceId::new("bench")?,
+            )
+        };
+        Ok(Client::connect(config).await?)
+    }
+
+    fn token(&self, user: &str) -> Result<String> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let claims = Claims {
+            app: &self.file.app_id,
+            sub: user,
+            iat: now,
+            exp: now + TOKEN_LIFETIME.as_secs(),
+        };
+        let header = Header {
+            kid: Some("1".to_owned()),
+            ..Header::new(Algorithm::HS256)
+        };
+        let key = EncodingKey::from_secret(self.file.app_secret.as_bytes());
+        jsonwebtoken::encode(&header, &claims, &key).context("signing a token")
+    }
+}
