@@ -31,6 +31,7 @@ pub mod settings;
 mod socket;
 pub mod tls;
 mod unproven;
+mod worker;
 
 pub use admission::HandshakeCounts;
 pub use carrier::{Carrier, ConnectFailure, Established, Incoming};

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -68,6 +69,16 @@ pub trait SendHalf: Send + fmt::Debug + 'static {
     /// Chunks are emptied as they are taken: after a cancelled call the slice holds what is left,
     /// and writing the same slice again goes on where it stopped.
     fn write_all_chunks<'a>(&'a mut self, chunks: &'a mut [Bytes]) -> BoxFuture<'a, Result<(), WriteError>>;
+
+    /// Writes what fits without waiting; `true` when that was all. Chunks are emptied as they are
+    /// taken: with `false`, [`Self::write_all_chunks`] of the same slice goes on.
+    fn try_write(&mut self, chunks: &mut [Bytes]) -> Result<bool, WriteError> {
+        let mut nobody = Context::from_waker(Waker::noop());
+        match self.write_all_chunks(chunks).as_mut().poll(&mut nobody) {
+            Poll::Ready(written) => written.map(|()| true),
+            Poll::Pending => Ok(false),
+        }
+    }
 
     /// Says that nothing more comes. Bytes written before still arrive. Idempotent.
     fn finish(&mut self);

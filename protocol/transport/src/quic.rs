@@ -1,19 +1,20 @@
-//! quinn behind the [`Link`] traits, and quinn's errors in our words.
+//! quinn behind the [`Link`] traits, and QUIC's errors and figures in our words.
 
 mod carrier;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use quinn::{ConnectionError, VarInt};
+use quinn::{ConnectionError, ConnectionStats, VarInt};
 
 use crate::link::{
     BiStream, DatagramError, Link, LinkClosed, LinkStats, ReadError, RecvHalf, SendHalf, WriteError,
 };
 use crate::socket::canonical;
 
-pub(crate) use carrier::QuicCarrier;
+pub(crate) use carrier::{QuicCarrier, established};
 
 /// TLS alert `no_application_protocol`.
 const ALERT_NO_ALPN: u8 = 120;
@@ -88,29 +89,36 @@ impl Link for QuicLink {
     }
 
     fn signals(&self) -> u64 {
-        let stats = self.connection.stats();
-        let frames = stats.frame_rx;
-        // A challenge is what a move of the peer makes this side send, to an address that may be forged.
-        stats.frame_tx.path_challenge
-            + frames.ping
-            + frames.reset_stream
-            + frames.stop_sending
-            + frames.path_challenge
-            + frames.new_connection_id
-            + frames.retire_connection_id
-            + frames.streams_blocked_bidi
-            + frames.streams_blocked_uni
+        signals(&self.connection.stats())
     }
 
     fn stats(&self) -> LinkStats {
-        let stats = self.connection.stats();
-        LinkStats {
-            rtt: self.connection.rtt(),
-            packets_sent: stats.path.sent_packets,
-            packets_lost: stats.path.lost_packets,
-            bytes_sent: stats.udp_tx.bytes,
-            bytes_received: stats.udp_rx.bytes,
-        }
+        link_stats(&self.connection.stats(), self.connection.rtt())
+    }
+}
+
+/// What [`Link::signals`] counts.
+pub(crate) fn signals(stats: &ConnectionStats) -> u64 {
+    let frames = stats.frame_rx;
+    // A challenge is what a move of the peer makes this side send, to an address that may be forged.
+    stats.frame_tx.path_challenge
+        + frames.ping
+        + frames.reset_stream
+        + frames.stop_sending
+        + frames.path_challenge
+        + frames.new_connection_id
+        + frames.retire_connection_id
+        + frames.streams_blocked_bidi
+        + frames.streams_blocked_uni
+}
+
+pub(crate) fn link_stats(stats: &ConnectionStats, rtt: Duration) -> LinkStats {
+    LinkStats {
+        rtt,
+        packets_sent: stats.path.sent_packets,
+        packets_lost: stats.path.lost_packets,
+        bytes_sent: stats.udp_tx.bytes,
+        bytes_received: stats.udp_rx.bytes,
     }
 }
 

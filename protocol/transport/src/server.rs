@@ -23,6 +23,7 @@ use crate::quic::QuicCarrier;
 use crate::settings::{INCOMING_BUFFER, INCOMING_BUFFER_TOTAL, Limits, server_transport};
 use crate::socket::{self, BindError, ResetSecret};
 use crate::tls::{self, Identity, TlsError};
+use crate::worker::WorkerCarrier;
 
 /// A server's certificate chain and key.
 #[derive(Clone)]
@@ -89,12 +90,19 @@ impl RetryKey {
     }
 }
 
+/// What takes another certificate.
+#[derive(Debug)]
+enum Renewal {
+    Worker(Arc<WorkerCarrier>),
+    Quinn(quinn::Endpoint),
+}
+
 /// One UDP port that clients connect to.
 #[derive(Debug)]
 pub struct ServerEndpoint {
     carrier: Arc<dyn Carrier>,
-    /// Takes other certificates; a carrier that is not quinn has none.
-    quic: Option<(quinn::Endpoint, RetryKey)>,
+    /// Takes other certificates; a carrier that brought its own has none.
+    renewal: Option<(Renewal, RetryKey)>,
     limits: Limits,
     admission: Admission,
     refusing: AtomicBool,
@@ -105,12 +113,26 @@ impl ServerEndpoint {
     /// inside a tokio runtime.
     pub fn bind(addr: SocketAddr, tls: &ServerTls, limits: Limits) -> Result<Self, BindError> {
         let socket = socket::bind(addr)?;
+        let retries = RetryKey::random();
+        let server = tls.config(&limits, &retries);
+        let config = socket::config_at(&socket, &tls.secret)?;
+        let worker = WorkerCarrier::listen(socket, config, server, Arc::default());
+        let worker = Arc::new(worker.map_err(|source| BindError::new(addr, source))?);
+        Ok(Self {
+            renewal: Some((Renewal::Worker(Arc::clone(&worker)), retries)),
+            ..Self::over(worker, limits)
+        })
+    }
+
+    /// [`Self::bind`] on quinn's own endpoint: what the worker under [`Self::bind`] is compared with.
+    pub fn bind_quinn(addr: SocketAddr, tls: &ServerTls, limits: Limits) -> Result<Self, BindError> {
+        let socket = socket::bind(addr)?;
         let (retries, unproven) = (RetryKey::random(), Arc::default());
         let config = tls.config(&limits, &retries);
         let endpoint = socket::server_endpoint(socket, &tls.secret, config, &unproven)?;
         let carrier = Arc::new(QuicCarrier::listening(endpoint.clone(), unproven));
         Ok(Self {
-            quic: Some((endpoint, retries)),
+            renewal: Some((Renewal::Quinn(endpoint), retries)),
             ..Self::over(carrier, limits)
         })
     }
@@ -119,7 +141,7 @@ impl ServerEndpoint {
     pub fn over(carrier: Arc<dyn Carrier>, limits: Limits) -> Self {
         Self {
             carrier,
-            quic: None,
+            renewal: None,
             limits,
             admission: Admission::new(limits),
             refusing: AtomicBool::new(false),
@@ -158,8 +180,14 @@ impl ServerEndpoint {
 
     /// Uses another certificate for new connections.
     pub fn renew(&self, tls: &ServerTls) {
-        if let Some((endpoint, retries)) = &self.quic {
-            endpoint.set_server_config(Some(tls.config(&self.limits, retries)));
+        match &self.renewal {
+            Some((Renewal::Worker(worker), retries)) => {
+                worker.set_server_config(tls.config(&self.limits, retries));
+            }
+            Some((Renewal::Quinn(endpoint), retries)) => {
+                endpoint.set_server_config(Some(tls.config(&self.limits, retries)));
+            }
+            None => {}
         }
     }
 

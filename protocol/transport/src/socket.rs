@@ -116,6 +116,11 @@ pub(crate) fn endpoint(
         .map_err(|source| BindError::new(addr, source))
 }
 
+/// The settings of an endpoint on a socket.
+pub(crate) fn config_at(socket: &UdpSocket, secret: &ResetSecret) -> Result<EndpointConfig, BindError> {
+    Ok(config(Some(secret), local_addr(socket)?))
+}
+
 fn local_addr(socket: &UdpSocket) -> Result<SocketAddr, BindError> {
     socket
         .local_addr()

@@ -68,7 +68,8 @@ impl Unproven {
         }
     }
 
-    fn received(&self, addr: SocketAddr, bytes: usize) {
+    /// So much came from an address.
+    pub fn received(&self, addr: SocketAddr, bytes: usize) {
         if self.watched.load(Ordering::Acquire) > 0
             && let Some(budget) = self.state.lock().budgets.get_mut(&addr)
         {
@@ -77,7 +78,7 @@ impl Unproven {
     }
 
     /// How many of `bytes` may be sent, in whole datagrams of `segment`; they count as sent.
-    fn send(&self, addr: SocketAddr, bytes: usize, segment: usize) -> usize {
+    pub fn send(&self, addr: SocketAddr, bytes: usize, segment: usize) -> usize {
         if self.watched.load(Ordering::Acquire) == 0 {
             return bytes;
         }

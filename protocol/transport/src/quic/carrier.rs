@@ -1,5 +1,6 @@
 //! quinn's endpoint behind the [`Carrier`] trait.
 
+use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use super::QuicLink;
 use crate::carrier::{Carrier, ConnectFailure, Established, Incoming};
 use crate::cluster::dns_names;
-use crate::link::LinkClosed;
+use crate::link::{Link, LinkClosed};
 use crate::socket::{self, BindError, canonical, unspecified};
 use crate::unproven::Unproven;
 
@@ -58,7 +59,7 @@ impl Carrier for QuicCarrier {
                 .endpoint
                 .connect_with(config, addr, name)
                 .map_err(|error| start(error.to_string()))?;
-            Ok(established(connecting.await.map_err(LinkClosed::from)?))
+            Ok(of(connecting.await.map_err(LinkClosed::from)?))
         })
     }
 
@@ -123,7 +124,7 @@ impl Incoming for QuicIncoming {
             if let Some(watch) = watch {
                 watch.proved();
             }
-            Ok(established(connection))
+            Ok(of(connection))
         }))
     }
 
@@ -142,18 +143,25 @@ impl Incoming for QuicIncoming {
     }
 }
 
-fn established(connection: quinn::Connection) -> Established {
-    let protocol = connection
-        .handshake_data()
+fn of(connection: quinn::Connection) -> Established {
+    let (data, identity) = (connection.handshake_data(), connection.peer_identity());
+    established(Arc::new(QuicLink::new(connection)), data, identity)
+}
+
+/// What rustls has learned in a handshake.
+pub(crate) fn established(
+    link: Arc<dyn Link>,
+    data: Option<Box<dyn Any>>,
+    identity: Option<Box<dyn Any>>,
+) -> Established {
+    let protocol = data
         .and_then(|any| any.downcast::<HandshakeData>().ok())
         .and_then(|data| data.protocol);
-    let chain = connection
-        .peer_identity()
-        .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let chain = identity.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
     let leaf = chain.as_deref().and_then(|chain| chain.first());
     let names = leaf.and_then(|leaf| dns_names(leaf)).unwrap_or_default();
     Established {
-        link: Arc::new(QuicLink::new(connection)),
+        link,
         names,
         protocol,
     }

@@ -20,6 +20,38 @@ use tokio::time::timeout;
 
 use crate::support::{PATIENCE, Pair, local};
 
+/// Each case on the worker that edges have, and on quinn's endpoint, which says what is right.
+macro_rules! on_both {
+    ($($case:ident),* $(,)?) => {
+        mod on_worker {
+            use super::Pair;
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(Pair::new()).await;
+            })*
+        }
+        mod on_quinn {
+            use super::Pair;
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(Pair::on_quinn()).await;
+            })*
+        }
+    };
+}
+
+on_both! {
+    frames_streams_and_datagrams_go_both_ways,
+    an_unknown_alpn_is_refused_by_tls,
+    a_server_of_another_ca_or_name_is_not_trusted,
+    a_stream_goes_on_when_the_client_moves_to_another_socket,
+    an_oversized_frame_and_a_cut_one_have_their_codes,
+    a_slow_reader_holds_up_its_own_stream_only_and_within_the_windows,
+    a_reader_cancelled_inside_a_frame_loses_nothing,
+    a_silent_handshake_does_not_stand_before_another_and_times_out,
+    a_port_in_use_and_a_missing_file_are_named,
+}
+
 /// Sends every frame of the peer's streams back.
 async fn echo(link: Arc<dyn Link>) {
     while let Ok((send, recv)) = link.accept_bi().await {
@@ -56,9 +88,7 @@ async fn ping(writer: &mut FrameWriter, reader: &mut FrameReader, payload: &[u8]
     );
 }
 
-#[tokio::test]
-async fn frames_streams_and_datagrams_go_both_ways() {
-    let pair = Pair::new();
+async fn frames_streams_and_datagrams_go_both_ways(pair: Pair) {
     let (client, server) = pair.link().await;
     let echoing = tokio::spawn(echo(server.clone()));
 
@@ -109,9 +139,7 @@ async fn frames_streams_and_datagrams_go_both_ways() {
     echoing.await.unwrap();
 }
 
-#[tokio::test]
-async fn an_unknown_alpn_is_refused_by_tls() {
-    let pair = Pair::new();
+async fn an_unknown_alpn_is_refused_by_tls(pair: Pair) {
     let mut roots = rustls::RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_file(pair.folder.path().join("ca.pem")).unwrap())
@@ -134,9 +162,7 @@ async fn an_unknown_alpn_is_refused_by_tls() {
     }
 }
 
-#[tokio::test]
-async fn a_server_of_another_ca_or_name_is_not_trusted() {
-    let pair = Pair::new();
+async fn a_server_of_another_ca_or_name_is_not_trusted(pair: Pair) {
     let other = tempfile::tempdir().unwrap();
     let trust = Trust::ca_file(&DevCa::open(other.path()).unwrap().ca_file()).unwrap();
     let client = ClientEndpoint::new(&trust).unwrap();
@@ -154,9 +180,7 @@ async fn a_server_of_another_ca_or_name_is_not_trusted() {
     }
 }
 
-#[tokio::test]
-async fn a_stream_goes_on_when_the_client_moves_to_another_socket() {
-    let pair = Pair::new();
+async fn a_stream_goes_on_when_the_client_moves_to_another_socket(pair: Pair) {
     let (client, server) = pair.link().await;
     let before = server.remote_address();
     let echoing = tokio::spawn(echo(server.clone()));
@@ -172,9 +196,7 @@ async fn a_stream_goes_on_when_the_client_moves_to_another_socket() {
     echoing.await.unwrap();
 }
 
-#[tokio::test]
-async fn an_oversized_frame_and_a_cut_one_have_their_codes() {
-    let pair = Pair::new();
+async fn an_oversized_frame_and_a_cut_one_have_their_codes(pair: Pair) {
     let (client, server) = pair.link().await;
     let (mut writer, _) = open(&client).await;
     // The length 2^20 of a frame of type 1.
@@ -203,9 +225,7 @@ async fn an_oversized_frame_and_a_cut_one_have_their_codes() {
     assert!(reader.is_inside_frame());
 }
 
-#[tokio::test]
-async fn a_slow_reader_holds_up_its_own_stream_only_and_within_the_windows() {
-    let pair = Pair::new();
+async fn a_slow_reader_holds_up_its_own_stream_only_and_within_the_windows(pair: Pair) {
     let (slow, to_slow) = pair.link().await;
     let (other, to_other) = pair.link().await;
     let echoing = tokio::spawn(echo(to_other));
@@ -247,9 +267,7 @@ async fn a_slow_reader_holds_up_its_own_stream_only_and_within_the_windows() {
     echoing.await.unwrap();
 }
 
-#[tokio::test]
-async fn a_reader_cancelled_inside_a_frame_loses_nothing() {
-    let pair = Pair::new();
+async fn a_reader_cancelled_inside_a_frame_loses_nothing(pair: Pair) {
     let (client, server) = pair.link().await;
     let (mut writer, _) = open(&client).await;
     let whole = frame::encode(3, &[5; 100]);
@@ -264,9 +282,7 @@ async fn a_reader_cancelled_inside_a_frame_loses_nothing() {
     assert_eq!(frame.payload, vec![5; 100]);
 }
 
-#[tokio::test]
-async fn a_silent_handshake_does_not_stand_before_another_and_times_out() {
-    let pair = Pair::new();
+async fn a_silent_handshake_does_not_stand_before_another_and_times_out(pair: Pair) {
     // Passes on one packet of a handshake and no more.
     let relay = tokio::net::UdpSocket::bind(local()).await.unwrap();
     let lone = ClientEndpoint::new(&trust(&pair)).unwrap();
@@ -320,9 +336,7 @@ async fn above_the_limits_clients_prove_their_address_or_are_refused() {
     }
 }
 
-#[tokio::test]
-async fn a_port_in_use_and_a_missing_file_are_named() {
-    let pair = Pair::new();
+async fn a_port_in_use_and_a_missing_file_are_named(pair: Pair) {
     let cert = pair.folder.path().join("edge.pem");
     let key = pair.folder.path().join("edge.key");
     let tls = ServerTls::load(&cert, &key).unwrap();

@@ -12,7 +12,7 @@ use throng_protocol::ids::{EdgeId, NodeId};
 use throng_transport::cluster::{LaneReader, LaneWriter};
 use throng_transport::dev_ca::DevCa;
 use throng_transport::{
-    ClientEndpoint, ClusterConnection, ClusterEndpoint, ClusterTls, FrameReader, FrameWriter, HandshakeError,
+    BindError, ClientEndpoint, ClusterConnection, ClusterEndpoint, ClusterTls, FrameReader, FrameWriter, HandshakeError,
     Limits, Link, ServerEndpoint, ServerTls, Trust,
 };
 use tokio::sync::{Mutex, mpsc};
@@ -38,10 +38,19 @@ pub struct Pair {
 
 impl Pair {
     pub fn new() -> Self {
+        Self::bound(ServerEndpoint::bind)
+    }
+
+    /// The reference: the server on quinn's own endpoint.
+    pub fn on_quinn() -> Self {
+        Self::bound(ServerEndpoint::bind_quinn)
+    }
+
+    fn bound(bind: impl FnOnce(SocketAddr, &ServerTls, Limits) -> Result<ServerEndpoint, BindError>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let files = DevCa::open(folder.path()).unwrap().server("edge", &[]).unwrap();
         let tls = ServerTls::load(&files.cert, &files.key).unwrap();
-        let server = ServerEndpoint::bind(local(), &tls, Limits::default()).unwrap();
+        let server = bind(local(), &tls, Limits::default()).unwrap();
         let client = ClientEndpoint::new(&Trust::ca_file(&files.ca).unwrap()).unwrap();
         let addr = server.local_addr().unwrap();
         Self {
