@@ -29,6 +29,7 @@ mod observe;
 mod observer;
 mod outbox;
 mod peers;
+mod pulse;
 mod raft;
 mod replica;
 

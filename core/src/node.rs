@@ -29,7 +29,7 @@ use crate::outbox;
 use crate::peers::Peers;
 use crate::raft::RaftServer;
 use crate::replica::{Progress, Replica};
-use crate::{bootstrap, clocks, observe};
+use crate::{bootstrap, clocks, observe, pulse};
 
 use assembly::Assembly;
 
@@ -247,7 +247,13 @@ impl Drop for CoreNode {
 
 impl CoreNode {
     /// Starts the node's tasks; all end with `stop`.
-    fn run(&self, raft: RaftServer, initial: ClusterMap, meta_applied: watch::Receiver<u64>) {
+    fn run(
+        &self,
+        raft: RaftServer,
+        initial: ClusterMap,
+        meta_applied: watch::Receiver<u64>,
+        heartbeat: Duration,
+    ) {
         let core = &self.core;
         let listener = Listener {
             core: Arc::clone(core),
@@ -264,6 +270,7 @@ impl CoreNode {
                 self.spawn(outbox::run(Arc::clone(core), Arc::clone(replica)));
             }
         }
+        self.spawn(pulse::run(Arc::clone(core), heartbeat));
         if let Some(meta) = core.replicas.get(&META_SHARD) {
             self.spawn(bootstrap::watch(Arc::clone(core), Arc::clone(meta), meta_applied));
             self.spawn(bootstrap::begin(

@@ -3,7 +3,7 @@
 mod channel;
 mod feed;
 mod lane;
-mod outbox;
+mod receiver;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use channel::{Channel, SubscribeFailure};
-pub(crate) use outbox::{Outbox, Queue};
+pub(crate) use receiver::Receiver;
 
 use crate::clock::Clock;
 use crate::directory::Directory;

@@ -144,6 +144,12 @@ impl Gateway {
                 .clone()
                 .run_until_cancelled_owned(async move { floods.keep_watch().await }),
         );
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(
+            self.stop
+                .clone()
+                .run_until_cancelled_owned(async move { shared.rounds.run().await }),
+        );
         let (shared, endpoint) = (Arc::clone(&self.shared), Arc::clone(&self.endpoint));
         tokio::spawn(listener::run(
             shared,

@@ -44,7 +44,10 @@ pub fn raft_config(timing: ShardTiming) -> Result<Arc<Config>, ConfigError> {
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
         cluster_name: "throng".to_owned(),
-        heartbeat_interval: millis(timing.heartbeat),
+        // What openraft measures ticks and timeouts of calls by: a fifth of it is a tick, which wakes
+        // every shard of a node. The heartbeats themselves are sent by the node, for all its shards at
+        // once; whoever runs a group without a node has this as their interval.
+        heartbeat_interval: millis((2 * timing.heartbeat).min(timing.election_min * 3 / 4)),
         election_timeout_min: millis(timing.election_min),
         election_timeout_max: millis(timing.election_max),
         // A node that was cut off asks before it raises the term, and so disturbs no leader.

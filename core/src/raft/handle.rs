@@ -103,6 +103,8 @@ impl ShardHandle {
         let raft = Raft::new(me.0, config, network, log, state)
             .await
             .map_err(|error| error.to_string())?;
+        // The node's pulse sends them, for all its shards at once.
+        raft.runtime_config().heartbeat(false);
         let (sender, leadership) = watch::channel(Leadership::default());
         let follows = AbortOnDropHandle::new(tokio::spawn(follow(raft.clone(), me, sender)));
         Ok(Self {
@@ -113,6 +115,11 @@ impl ShardHandle {
             in_flight: Arc::new(Semaphore::new(PROPOSAL_KIB_IN_FLIGHT_MAX as usize)),
             _follows: Arc::new(follows),
         })
+    }
+
+    /// Sends a heartbeat, if this replica leads. A replica that has stopped sends none.
+    pub async fn heartbeat(&self) {
+        let _ = self.raft.trigger().heartbeat().await;
     }
 
     /// Forms the group of `voters` unless it has been formed before.

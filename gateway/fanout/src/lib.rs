@@ -21,7 +21,7 @@ pub use effect::Effect;
 pub use fences::{FENCES_MAX, Rights};
 pub use ring::{RING_BYTES_MAX, RING_FRAMES_MAX, Ring, RingLimits};
 pub use subscriber::Lag;
-pub use subscription::{Advance, Ask, Chunk, SubscribeError, Subscription, Take};
+pub use subscription::{Advance, Ask, Chunk, Frames, SubscribeError, Subscription, Take};
 
 /// Milliseconds a channel without subscribers is still followed: a client that reconnects, or a
 /// reader who flips between two channels, finds the ring warm.

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use throng_protocol::ids::{Seq, Ts};
 
+use crate::subscription::Frames;
+
 /// Bytes of frames one channel keeps: a second of 2,000 messages of 256 bytes, or two largest ones.
 pub const RING_BYTES_MAX: usize = 512 * 1024;
 
@@ -107,12 +109,12 @@ impl Ring {
 
     /// The frames behind `cursor` up to `cap`, at least one if there is any, up to about `budget`
     /// bytes; and the last entry among them. `None` if `cursor` is before the oldest held.
-    pub fn behind(&self, cursor: Seq, cap: Seq, budget: usize) -> Option<(Vec<Bytes>, Seq)> {
+    pub fn behind(&self, cursor: Seq, cap: Seq, budget: usize) -> Option<(Frames, Seq)> {
         if cursor < self.base {
             return None;
         }
         let start = self.slots.partition_point(|slot| slot.seq <= cursor);
-        let (mut frames, mut bytes, mut last) = (Vec::new(), 0, cursor);
+        let (mut frames, mut bytes, mut last) = (Frames::new(), 0, cursor);
         for slot in self.slots.range(start..).take_while(|slot| slot.seq <= cap) {
             if !frames.is_empty() && bytes + slot.frame.len() > budget {
                 break;

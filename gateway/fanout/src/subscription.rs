@@ -1,6 +1,7 @@
 //! What sessions ask of a channel, and what they are handed.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use throng_protocol::ids::{Epoch, Position, Seq, SessionId, Ts};
 use throng_protocol::message::{RequestId, Start};
 
@@ -51,11 +52,14 @@ pub enum SubscribeError {
     NotTold,
 }
 
+/// Frames in order. A session that keeps up takes one at a time, for which nothing is allocated.
+pub type Frames = SmallVec<[Bytes; 1]>;
+
 /// Frames for one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
     /// `Deliver` frames, at least one, to be written in this order.
-    pub frames: Vec<Bytes>,
+    pub frames: Frames,
     /// Whether there is more to take.
     pub more: bool,
 }

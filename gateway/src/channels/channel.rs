@@ -12,7 +12,7 @@ use throng_protocol::ids::{Epoch, NodeId, Position, Seq, SessionId, Ts};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::Outbox;
+use super::Receiver;
 use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::metrics::Metrics;
@@ -56,7 +56,7 @@ pub(super) struct Figures {
 struct Inner {
     fanout: ChannelFanout,
     /// Who is woken. A session is attached only once it was told of its subscription.
-    outboxes: HashMap<SessionId, Arc<Outbox>>,
+    receivers: HashMap<SessionId, Arc<dyn Receiver>>,
     jobs: Jobs,
     /// The node whose feed counts.
     node: Option<NodeId>,
@@ -93,7 +93,7 @@ impl Channel {
         let fanout = ChannelFanout::new(clock.now_ms(), info.number, limits, &mut Vec::new());
         let inner = Inner {
             fanout,
-            outboxes: HashMap::new(),
+            receivers: HashMap::new(),
             jobs: Jobs {
                 follow: Some(Position::default()),
                 ..Jobs::default()
@@ -160,22 +160,22 @@ impl Channel {
         }
         let Inner {
             fanout,
-            outboxes,
+            receivers,
             effects,
             ..
         } = &mut *inner;
         let begun = fanout.subscribe(ask, effects).map_err(SubscribeFailure::Fanout)?;
-        outboxes.remove(&ask.session);
+        receivers.remove(&ask.session);
         self.settle(&mut inner);
         Ok(begun)
     }
 
     /// Lets deliveries of a subscription begin, unless it is over already.
-    pub fn attach(self: &Arc<Self>, session: SessionId, outbox: &Arc<Outbox>) {
+    pub fn attach(self: &Arc<Self>, session: SessionId, receiver: Arc<dyn Receiver>) {
         let mut inner = self.inner.lock();
         if inner.fanout.is_subscribed(session) {
-            inner.outboxes.insert(session, Arc::clone(outbox));
-            outbox.live.push(self);
+            receiver.note(self);
+            inner.receivers.insert(session, receiver);
         }
     }
 
@@ -185,7 +185,7 @@ impl Channel {
     }
 
     fn end(&self, inner: &mut Inner, session: SessionId) -> bool {
-        inner.outboxes.remove(&session);
+        inner.receivers.remove(&session);
         let was = inner.fanout.unsubscribe(self.clock.now_ms(), session);
         if was && inner.fanout.subscribers() == 0 {
             // The task waits for the end of the linger from now on.
@@ -350,7 +350,7 @@ impl Channel {
     fn settle(self: &Arc<Self>, inner: &mut Inner) {
         let Inner {
             fanout,
-            outboxes,
+            receivers,
             jobs,
             gone,
             encoded,
@@ -361,9 +361,9 @@ impl Channel {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Wake { session } => {
-                    // Without an outbox it is not attached yet, and attaching looks anyway.
-                    if let Some(outbox) = outboxes.get(&session) {
-                        outbox.live.push(self);
+                    // Without a receiver it is not attached yet, and attaching looks anyway.
+                    if let Some(receiver) = receivers.get(&session) {
+                        receiver.note(self);
                     }
                 }
                 Effect::Follow { position } => (jobs.follow, work) = (Some(position), true),

@@ -16,15 +16,13 @@ use throng_protocol::message::{Done, Welcome};
 use throng_protocol::session::server::{Reason, ServerEvent, ServerSession};
 use throng_transport::{FrameReadError, FrameReader, FrameWriter, Link, Step};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
 use super::budget::Budget;
 use super::member::Member;
 use super::requests::{Answer, Requests};
 use super::work::{Outcome, Part, Work};
-use super::writer::Writer;
-use crate::channels::Channel;
+use crate::channels::{Channel, Receiver};
 use crate::directory::Identity;
 use crate::floods::FloodGuard;
 use crate::limits::{CONTROL_PRIORITY, FAREWELL};
@@ -61,7 +59,6 @@ pub(crate) async fn run(shared: Arc<Shared>, link: Arc<dyn Link>) {
         requests: None,
         unwritten: Vec::new(),
         attach: Vec::new(),
-        tasks: JoinSet::new(),
         shared,
     };
     connection.serve().await;
@@ -99,8 +96,6 @@ struct Connection {
     unwritten: Vec<Bytes>,
     /// Channels whose deliveries begin when what is to be written is written.
     attach: Vec<Arc<Channel>>,
-    /// The writer of deliveries, once there is something to deliver.
-    tasks: JoinSet<()>,
 }
 
 impl Connection {
@@ -216,7 +211,8 @@ impl Connection {
         if let Some(requests) = &self.requests {
             let member = &requests.member;
             for channel in self.attach.drain(..) {
-                channel.attach(member.session, &member.outbox);
+                let outbox: Arc<dyn Receiver> = member.outbox.clone();
+                channel.attach(member.session, outbox);
             }
         }
         Ok(())
@@ -285,7 +281,6 @@ impl Connection {
                         self.session.respond(&message);
                         if let Some(channel) = attach {
                             self.attach.push(channel);
-                            self.write_deliveries();
                         }
                     }
                     Err(Refused { code, text, .. }) => self.refuse(request, code, text),
@@ -327,27 +322,9 @@ impl Connection {
         self.shared.metrics.sessions.inc();
         self.requests = Some(Requests {
             shared: Arc::clone(&self.shared),
-            member: Arc::new(Member::new(session, who)),
+            member: Member::new(Arc::clone(&self.shared), Arc::clone(&self.link), session, who),
         });
         self.session.authenticated(now_ms, welcome);
-    }
-
-    /// Starts the writer of deliveries with the first subscription.
-    fn write_deliveries(&mut self) {
-        let Some(requests) = self.requests.as_ref().filter(|_| self.tasks.is_empty()) else {
-            return;
-        };
-        let writer = Writer {
-            shared: Arc::clone(&self.shared),
-            link: Arc::clone(&self.link),
-            member: Arc::clone(&requests.member),
-        };
-        let link = Arc::clone(&self.link);
-        self.tasks.spawn(async move {
-            let error = writer.run().await;
-            // A client that stops its lanes cannot be delivered to.
-            link.close(CLOSE_NORMAL, &error.to_string());
-        });
     }
 
     fn draining(&mut self) {
@@ -365,7 +342,9 @@ impl Connection {
     async fn farewell(&mut self) {
         let mut frames = std::mem::take(&mut self.unwritten);
         frames.extend(std::iter::from_fn(|| self.session.poll_transmit()));
-        self.tasks.abort_all();
+        if let Some(requests) = &self.requests {
+            requests.member.outbox.stop();
+        }
         let last = async {
             if self.writer.write(&mut frames).await.is_ok() {
                 self.writer.finish();

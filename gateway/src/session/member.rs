@@ -6,9 +6,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use throng_protocol::ids::{ChannelNumber, GroupId, Position, SessionId};
 use throng_protocol::limits::SUBSCRIPTIONS_MAX;
+use throng_transport::Link;
 
-use crate::channels::{Channel, Outbox};
+use super::outbox::Outbox;
+use crate::channels::Channel;
 use crate::directory::Identity;
+use crate::shared::Shared;
 
 /// Whether a subscription fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,13 +34,13 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub fn new(session: SessionId, who: Identity) -> Self {
-        Self {
+    pub fn new(shared: Arc<Shared>, link: Arc<dyn Link>, session: SessionId, who: Identity) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
             session,
             who,
-            outbox: Arc::default(),
+            outbox: Outbox::new(shared, link, session, me.clone()),
             subscriptions: Mutex::default(),
-        }
+        })
     }
 
     /// Makes room for a subscription.

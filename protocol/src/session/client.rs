@@ -60,8 +60,9 @@ pub const LAST_ENTRIES_WAIT_MS: u64 = 30_000;
 /// Entries after which a cumulative ack goes out at once; bounds what an edge believes undelivered.
 pub const ACK_ENTRIES: u32 = 64;
 
-/// Milliseconds after the first entry without an ack until one goes out; half a user's patience.
-pub const ACK_DELAY_MS: u64 = 200;
+/// Milliseconds after the first entry without an ack until one goes out. Nothing waits for an ack, and
+/// each is a packet both ways and keeps a phone's radio awake.
+pub const ACK_DELAY_MS: u64 = 1_000;
 
 /// Milliseconds a drained connection is kept for the answers still due; an edge needs at most
 /// 1.5 s for one (it follows leaders no longer than that).

@@ -137,6 +137,12 @@ impl FrameWriter {
         self.half.write_all_chunks(frames).await
     }
 
+    /// Writes what fits without waiting; `true` when that was all. With `false`, write the same slice
+    /// before anything else.
+    pub fn try_write(&mut self, frames: &mut [Bytes]) -> Result<bool, WriteError> {
+        self.half.try_write(frames)
+    }
+
     /// Writes one encoded frame. Not cancel-safe: when cancelled, reset the stream.
     pub async fn write_one(&mut self, frame: Bytes) -> Result<(), WriteError> {
         self.half.write_all_chunks(&mut [frame]).await
