@@ -9,6 +9,7 @@ mod mqtt;
 mod nats;
 pub mod quic;
 mod throng;
+mod wire;
 mod tls;
 
 use std::io::{BufRead as _, Write as _};

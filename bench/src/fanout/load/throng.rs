@@ -1,4 +1,4 @@
-//! Clients of throng: the SDK, with tokens, resumption, acks of deliveries and all.
+//! Clients of throng: publishers are the SDK's, subscribers those of [`wire`](super::wire).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,10 +9,11 @@ use bytes::Bytes;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::{Deserialize, Serialize};
 use throng_client::{
-    ChannelId, Client, ClientConfig, ClientEndpoint, DeviceId, From, GroupId, StaticToken, Trust,
+    ChannelId, Client, ClientConfig, ClientEndpoint, DeviceId, GroupId, StaticToken, Trust,
 };
 use tokio::task::JoinSet;
 
+use super::wire::{self, Subscriber};
 use super::{TOPIC, in_turns};
 use crate::fanout::meter::Meter;
 use crate::fanout::scenario::Scenario;
@@ -83,23 +84,21 @@ pub async fn connect(scenario: &Scenario, cluster: &Path, meter: &Arc<Meter>) ->
     let owner = factory.client("owner").await?;
     owner.create_group(&group).await?;
     owner.create_channel(&group, &channel).await?;
-    in_turns(scenario.subscribers, |number| {
+    let subscribers = in_turns(scenario.subscribers, |number| {
         let (factory, group, channel) = (factory.clone(), group.clone(), channel.clone());
         let meter = meter.clone();
         async move {
-            let client = factory.client(&format!("subscriber-{number}")).await?;
-            client.join(&group).await?;
-            let mut subscription = client.subscribe(&group, &channel, From::Head).await?;
-            tokio::spawn(async move {
-                while let Some(delivery) = subscription.recv().await {
-                    meter.received(&delivery.body);
-                }
-                drop(client);
-            });
-            Ok(())
+            let token = factory.token(&format!("subscriber-{number}"))?;
+            let endpoint = &factory.endpoints[number % SOCKETS];
+            Subscriber::connect(endpoint, factory.edge()?, token, &group, &channel, meter).await
         }
     })
     .await?;
+    tokio::spawn(async move {
+        if let Err(error) = wire::ack(subscribers).await {
+            eprintln!("a subscriber cannot ack: {error:#}");
+        }
+    });
     in_turns(scenario.publishers, |number| {
         let (factory, group, channel) = (factory.clone(), group.clone(), channel.clone());
         async move {
@@ -128,6 +127,11 @@ impl Factory {
             trust,
             endpoints,
         })
+    }
+
+    fn edge(&self) -> Result<&str> {
+        let edge = self.file.edges.first().context("the cluster has no edges")?;
+        Ok(edge)
     }
 
     async fn client(&self, user: &str) -> Result<Client> {
