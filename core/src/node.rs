@@ -252,7 +252,7 @@ impl CoreNode {
         raft: RaftServer,
         initial: ClusterMap,
         meta_applied: watch::Receiver<u64>,
-        heartbeat: Duration,
+        config: &CoreConfig,
     ) {
         let core = &self.core;
         let listener = Listener {
@@ -270,7 +270,7 @@ impl CoreNode {
                 self.spawn(outbox::run(Arc::clone(core), Arc::clone(replica)));
             }
         }
-        self.spawn(pulse::run(Arc::clone(core), heartbeat));
+        self.spawn(pulse::run(Arc::clone(core), config.shard_timing().heartbeat));
         if let Some(meta) = core.replicas.get(&META_SHARD) {
             self.spawn(bootstrap::watch(Arc::clone(core), Arc::clone(meta), meta_applied));
             self.spawn(bootstrap::begin(

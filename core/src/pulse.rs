@@ -18,7 +18,9 @@ pub(crate) async fn run(core: Arc<Core>, period: Duration) {
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         beats.tick().await;
-        let led = core.replicas().filter(|replica| replica.handle().leadership().leads);
+        let led = core
+            .replicas()
+            .filter(|replica| replica.handle().leadership().leads);
         let sent = join_all(led.map(|replica| replica.handle().heartbeat()));
         // One whose queue is full is late, and holds up no other.
         let _ = timeout(period, sent).await;

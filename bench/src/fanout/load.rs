@@ -9,8 +9,8 @@ mod mqtt;
 mod nats;
 pub mod quic;
 mod throng;
-mod wire;
 mod tls;
+mod wire;
 
 use std::io::{BufRead as _, Write as _};
 use std::net::SocketAddr;

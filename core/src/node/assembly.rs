@@ -114,7 +114,7 @@ impl Assembly {
             stop: CancellationToken::new(),
             stopped: CancellationToken::new(),
         };
-        node.run(self.raft, initial, meta_applied, self.config.shard_timing().heartbeat);
+        node.run(self.raft, initial, meta_applied, &self.config);
         node.spawn(give_up_with_store(Arc::clone(&node.core), self.store.clone()));
         if let Some(listener) = observe {
             node.spawn(observe::serve(

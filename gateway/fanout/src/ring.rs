@@ -208,8 +208,8 @@ mod tests {
         assert_eq!(cut(0), Some((1, Seq(2))));
         assert_eq!(cut(29), Some((2, Seq(3))));
         assert_eq!(cut(30), Some((3, Seq(4))));
-        assert_eq!(ring.behind(Seq(4), ALL, 10), Some((vec![], Seq(4))));
-        assert_eq!(ring.behind(Seq(9), ALL, 10), Some((vec![], Seq(9))));
+        assert_eq!(ring.behind(Seq(4), ALL, 10), Some((Frames::new(), Seq(4))));
+        assert_eq!(ring.behind(Seq(9), ALL, 10), Some((Frames::new(), Seq(9))));
     }
 
     #[test]

@@ -93,7 +93,12 @@ enum Turn {
 }
 
 impl Outbox {
-    pub fn new(shared: Arc<Shared>, link: Arc<dyn Link>, session: SessionId, member: Weak<Member>) -> Arc<Self> {
+    pub fn new(
+        shared: Arc<Shared>,
+        link: Arc<dyn Link>,
+        session: SessionId,
+        member: Weak<Member>,
+    ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             shared,
             link,
@@ -121,7 +126,9 @@ impl Outbox {
     pub fn deliver(self: &Arc<Self>) {
         self.listed.store(false, Ordering::Release);
         while !self.is_stopped() {
-            let Some(channel) = self.queue.lock().pop() else { return };
+            let Some(channel) = self.queue.lock().pop() else {
+                return;
+            };
             let mut lanes = self.lanes.lock();
             let Some((number, lane)) = lane_of(&mut *lanes, &channel) else {
                 return;
@@ -146,9 +153,8 @@ impl Outbox {
 
     /// A channel's turn on its lane, without waiting.
     fn turn(&self, lane: &mut Lane, channel: &Arc<Channel>) -> Result<Turn, WriteError> {
-        let (mut frames, more) = match self.take(channel) {
-            Some(taken) => taken,
-            None => return Ok(Turn::Over),
+        let Some((mut frames, more)) = self.take(channel) else {
+            return Ok(Turn::Over);
         };
         let written = match &mut lane.stream {
             Some(stream) => stream.try_write(&mut frames)?,
@@ -197,7 +203,9 @@ impl Outbox {
             }
             frames = loop {
                 let next = self.next(number, &mut stream);
-                let Some(channel) = next.filter(|_| !self.is_stopped()) else { return };
+                let Some(channel) = next.filter(|_| !self.is_stopped()) else {
+                    return;
+                };
                 if let Some((frames, more)) = self.take(&channel) {
                     if more {
                         self.again(number, &channel);

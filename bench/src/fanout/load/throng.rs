@@ -8,9 +8,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::{Deserialize, Serialize};
-use throng_client::{
-    ChannelId, Client, ClientConfig, ClientEndpoint, DeviceId, GroupId, StaticToken, Trust,
-};
+use throng_client::{ChannelId, Client, ClientConfig, ClientEndpoint, DeviceId, GroupId, StaticToken, Trust};
 use tokio::task::JoinSet;
 
 use super::wire::{self, Subscriber};

@@ -105,7 +105,9 @@ pub struct Control {
 impl Control {
     /// Connects and authenticates.
     pub async fn open(endpoint: &ClientEndpoint, edge: &str, token: String) -> Result<(Arc<dyn Link>, Self)> {
-        let mut addresses = tokio::net::lookup_host(edge).await.context("looking the edge up")?;
+        let mut addresses = tokio::net::lookup_host(edge)
+            .await
+            .context("looking the edge up")?;
         let address = addresses.next().context("the edge has no address")?;
         let name = edge.rsplit_once(':').map_or(edge, |(name, _)| name);
         let link = endpoint.connect(address, name).await?;

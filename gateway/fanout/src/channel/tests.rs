@@ -2,6 +2,7 @@ mod fence_model;
 mod fences;
 
 use super::*;
+use crate::Frames;
 use crate::fences::Rights;
 use proptest::prelude::*;
 use throng_protocol::cluster::EntryKind;
@@ -172,7 +173,7 @@ fn an_entry_is_encoded_once_however_many_take_it() {
     }
     batch(&mut fanout, 1..=5);
     batch(&mut fanout, 3..=6);
-    let mut first: Option<Vec<Bytes>> = None;
+    let mut first: Option<Frames> = None;
     for session in 0..100 {
         let frames = chunk(fanout.take(SessionId(session), usize::MAX)).frames;
         let shared = first.get_or_insert_with(|| frames.clone());

@@ -77,7 +77,9 @@ impl Outlet {
 
     #[cfg(not(target_os = "linux"))]
     fn send_run(&self, slots: &[Slot]) -> io::Result<usize> {
-        slots.first().map_or(Ok(0), |slot| self.send_one(slot).map(|()| 1))
+        slots
+            .first()
+            .map_or(Ok(0), |slot| self.send_one(slot).map(|()| 1))
     }
 }
 
@@ -235,7 +237,14 @@ mod linux {
         let space = (!control.is_empty()).then(|| nix::cmsg_space!(in6_pktinfo));
         let mut headers = MultiHeaders::preallocate(slots.len(), space);
         let flags = MsgFlags::MSG_DONTWAIT;
-        let sent = sendmmsg(socket.as_raw_fd(), &mut headers, &contents, &addresses, &control, flags)?;
+        let sent = sendmmsg(
+            socket.as_raw_fd(),
+            &mut headers,
+            &contents,
+            &addresses,
+            &control,
+            flags,
+        )?;
         Ok(sent.count())
     }
 

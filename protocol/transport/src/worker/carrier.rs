@@ -111,7 +111,10 @@ impl Carrier for WorkerCarrier {
     }
 
     fn rebind(&self) -> Result<SocketAddr, BindError> {
-        let reason = io::Error::new(io::ErrorKind::Unsupported, "an endpoint that listens does not move");
+        let reason = io::Error::new(
+            io::ErrorKind::Unsupported,
+            "an endpoint that listens does not move",
+        );
         Err(BindError::new(self.addr, reason))
     }
 

@@ -11,8 +11,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use quinn_proto::{
-    ConnectionError, ConnectionHandle, Dir, Endpoint, Event, FinishError, ReadableError, StreamEvent, StreamId,
-    VarInt,
+    ConnectionError, ConnectionHandle, Dir, Endpoint, Event, FinishError, ReadableError, StreamEvent,
+    StreamId, VarInt,
 };
 
 use super::batch::Batch;
@@ -127,7 +127,8 @@ impl Connection {
                 };
             }
             state.events();
-            while turns < TURN && batch.fill(unproven, |buffer| state.quic.poll_transmit(now, segments, buffer))
+            while turns < TURN
+                && batch.fill(unproven, |buffer| state.quic.poll_transmit(now, segments, buffer))
             {
                 turns += 1;
             }
@@ -337,7 +338,11 @@ impl Handle {
 
     pub fn reset(&self, stream: StreamId, code: u32) {
         // Fails only for a stream that is reset or fully acknowledged already.
-        let _ = self.state().quic.send_stream(stream).reset(VarInt::from_u32(code));
+        let _ = self
+            .state()
+            .quic
+            .send_stream(stream)
+            .reset(VarInt::from_u32(code));
         self.touch();
     }
 

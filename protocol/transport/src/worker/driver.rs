@@ -78,7 +78,9 @@ impl Driver {
                 let mut buffers: [IoSliceMut<'_>; BATCH_SIZE] =
                     std::array::from_fn(|_| buffers.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
                 let Outlet { io, udp, .. } = &self.outlet;
-                io.try_io(Interest::READABLE, || udp.recv(io.into(), &mut buffers, &mut metas))
+                io.try_io(Interest::READABLE, || {
+                    udp.recv(io.into(), &mut buffers, &mut metas)
+                })
             };
             let received = match received {
                 Ok(received) => received,
@@ -168,7 +170,9 @@ impl Driver {
 
     /// Sleeps no longer than until the next timer; `true` if that has come already.
     fn rest(&mut self, context: &mut Context<'_>) -> bool {
-        let Some(next) = self.timers.next() else { return false };
+        let Some(next) = self.timers.next() else {
+            return false;
+        };
         if self.sleeps_until.is_none_or(|until| next < until) {
             self.sleeps_until = Some(next);
             let at = self.began + Duration::from_millis(next);
@@ -248,10 +252,15 @@ fn is_passing(error: &io::Error) -> bool {
 impl Core {
     /// Hands a datagram to whom it is for.
     fn datagram(&mut self, now: Instant, meta: &RecvMeta, datagram: &[u8]) {
-        let ecn = meta.ecn.and_then(|ecn| quinn_proto::EcnCodepoint::from_bits(ecn as u8));
+        let ecn = meta
+            .ecn
+            .and_then(|ecn| quinn_proto::EcnCodepoint::from_bits(ecn as u8));
         let mut answer = Vec::new();
         let data = BytesMut::from(datagram);
-        match self.endpoint.handle(now, meta.addr, meta.dst_ip, ecn, data, &mut answer) {
+        match self
+            .endpoint
+            .handle(now, meta.addr, meta.dst_ip, ecn, data, &mut answer)
+        {
             Some(DatagramEvent::ConnectionEvent(key, event)) => {
                 if let Some(connection) = self.connection(key.0) {
                     connection.handle(event);

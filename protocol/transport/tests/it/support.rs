@@ -12,8 +12,8 @@ use throng_protocol::ids::{EdgeId, NodeId};
 use throng_transport::cluster::{LaneReader, LaneWriter};
 use throng_transport::dev_ca::DevCa;
 use throng_transport::{
-    BindError, ClientEndpoint, ClusterConnection, ClusterEndpoint, ClusterTls, FrameReader, FrameWriter, HandshakeError,
-    Limits, Link, ServerEndpoint, ServerTls, Trust,
+    BindError, ClientEndpoint, ClusterConnection, ClusterEndpoint, ClusterTls, FrameReader, FrameWriter,
+    HandshakeError, Limits, Link, ServerEndpoint, ServerTls, Trust,
 };
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
