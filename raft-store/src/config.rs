@@ -47,7 +47,11 @@ pub fn raft_config(timing: ShardTiming) -> Result<Arc<Config>, ConfigError> {
         // What openraft measures ticks and timeouts of calls by: a fifth of it is a tick, which wakes
         // every shard of a node. The heartbeats themselves are sent by the node, for all its shards at
         // once; whoever runs a group without a node has this as their interval.
-        heartbeat_interval: millis((2 * timing.heartbeat).min(timing.election_min * 3 / 4)),
+        heartbeat_interval: millis(
+            (2 * timing.heartbeat)
+                .min(timing.election_min * 3 / 4)
+                .max(timing.heartbeat),
+        ),
         election_timeout_min: millis(timing.election_min),
         election_timeout_max: millis(timing.election_max),
         // A node that was cut off asks before it raises the term, and so disturbs no leader.

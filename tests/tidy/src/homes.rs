@@ -9,6 +9,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("quinn", &["throng-transport", "throng-bench"]),
     ("quinn-proto", &["throng-transport"]),
     ("quinn-udp", &["throng-transport"]),
+    ("nix", &["throng-transport"]),
     ("rustls", &["throng-transport", "throng-bench"]),
     ("rustls-pki-types", &["throng-transport"]),
     ("rcgen", &["throng-transport"]),

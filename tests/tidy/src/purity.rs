@@ -41,6 +41,7 @@ const VENDORS: &[&str] = &[
     "postcard",
     "serde",
     "sha2",
+    "smallvec",
     "thiserror",
 ];
 

@@ -41,9 +41,9 @@ impl Pair {
         Self::bound(ServerEndpoint::bind)
     }
 
-    /// The reference: the server on quinn's own endpoint.
-    pub fn on_quinn() -> Self {
-        Self::bound(ServerEndpoint::bind_quinn)
+    /// One with the worker that edges have, and one with quinn's endpoint, which says what is right.
+    pub fn both() -> [Self; 2] {
+        [Self::new(), Self::bound(ServerEndpoint::bind_quinn)]
     }
 
     fn bound(bind: impl FnOnce(SocketAddr, &ServerTls, Limits) -> Result<ServerEndpoint, BindError>) -> Self {
