@@ -1,4 +1,4 @@
-//! Clients of throng: publishers are the SDK's, subscribers those of [`wire`](super::wire).
+//! Clients of throng: publishers are the SDK's, subscribers those of [`wire`].
 
 use std::path::Path;
 use std::sync::Arc;
