@@ -72,6 +72,7 @@ impl CoreNode {
     /// Starts a node. Done when it listens; the shards have leaders a moment later, see
     /// [`Self::ready`]. Must be called inside a multi-threaded tokio runtime.
     pub async fn start(config: CoreConfig) -> Result<Self, CoreError> {
+        throng_raft_store::align_ticks(config.shard_timing());
         Self::start_with_clock(config, Arc::new(SystemClock)).await
     }
 

@@ -9,6 +9,7 @@ mod connection;
 mod member;
 mod outbox;
 mod page;
+mod queue;
 mod requests;
 mod rounds;
 mod subscribing;

@@ -39,19 +39,31 @@ impl Default for ShardTiming {
     }
 }
 
+impl ShardTiming {
+    /// What openraft measures ticks and timeouts of calls by. The heartbeats themselves are sent by the
+    /// node, for all its shards at once; whoever runs a group without a node has this as their interval.
+    fn interval_ms(self) -> u64 {
+        let interval = (2 * self.heartbeat)
+            .min(self.election_min * 3 / 4)
+            .max(self.heartbeat);
+        millis(interval)
+    }
+
+    /// How often a shard looks at what is due: openraft's own part of its interval, 13 of 64.
+    pub fn tick(self) -> Duration {
+        Duration::from_millis((self.interval_ms() * 13 / 64).max(1))
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The configuration of one shard's Raft.
 pub fn raft_config(timing: ShardTiming) -> Result<Arc<Config>, ConfigError> {
-    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
         cluster_name: "throng".to_owned(),
-        // What openraft measures ticks and timeouts of calls by: a fifth of it is a tick, which wakes
-        // every shard of a node. The heartbeats themselves are sent by the node, for all its shards at
-        // once; whoever runs a group without a node has this as their interval.
-        heartbeat_interval: millis(
-            (2 * timing.heartbeat)
-                .min(timing.election_min * 3 / 4)
-                .max(timing.heartbeat),
-        ),
+        heartbeat_interval: timing.interval_ms(),
         election_timeout_min: millis(timing.election_min),
         election_timeout_max: millis(timing.election_max),
         // A node that was cut off asks before it raises the term, and so disturbs no leader.

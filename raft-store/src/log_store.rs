@@ -374,7 +374,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         // Not awaited: it only makes a restart apply up to a fresh point.
         if let Some(committed) = committed {
-            self.submit(self.meta_batch(Meta::Committed, &committed));
+            self.submit(self.meta_batch(Meta::Committed, &committed).lingering());
         }
         self.shared.inner.lock().committed = committed;
         Ok(())

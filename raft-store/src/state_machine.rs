@@ -199,7 +199,7 @@ impl StateMachine {
             }
         }
         put_meta(&mut batch, self.state.shard, Meta::Applied, &live.applied);
-        (batch, live.applied.clone())
+        (batch.lingering(), live.applied.clone())
     }
 
     /// Writes a snapshot's records under a generation that does not count yet.

@@ -77,12 +77,27 @@ pub enum Op {
 pub struct Batch {
     ops: Vec<Op>,
     bytes: usize,
+    lingers: bool,
 }
 
 impl Batch {
     /// An empty batch. Submitting one is allowed: its callback runs when all earlier ones are durable.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Lets the batch wait for company: nobody waits for it to be durable, so it rides with the next
+    /// batch that somebody does wait for, and is written alone after
+    /// [`LINGER`](crate::writer::LINGER). Its place in the order stays.
+    #[must_use]
+    pub fn lingering(mut self) -> Self {
+        self.lingers = true;
+        self
+    }
+
+    /// Whether the batch may wait for company.
+    pub fn lingers(&self) -> bool {
+        self.lingers
     }
 
     /// Sets a value.
@@ -206,6 +221,8 @@ pub type StoreFuture<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 ///
 /// * Batches become durable in the order of [`submit`](Self::submit), each as a whole, and their
 ///   callbacks run in that order.
+/// * A batch that [lingers](Batch::lingering) becomes durable with the next one that does not, or by
+///   itself soon.
 /// * A batch is visible to reads not before it is durable, and at the latest when its callback runs.
 /// * After one failed commit nothing is ever reported durable again.
 pub trait Store: fmt::Debug + Send + Sync + 'static {

@@ -44,7 +44,7 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = openraft::EmptyNode,
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
-        AsyncRuntime = openraft_rt_tokio::TokioRuntime,
+        AsyncRuntime = crate::runtime::Runtime,
 );
 
 /// A log id, (term, index).

@@ -32,12 +32,55 @@ pub const TXN_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// would only be memory and latency.
 pub const QUEUE_BYTES_MAX: usize = 16 * TXN_BYTES_MAX;
 
+/// How long batches that [linger](Batch::lingering) wait for one that does not. Long enough that the
+/// applied state of a shard with ten writes a second never costs a sync of its own; short enough that
+/// a restart applies no more than the last moment again, and that a snapshot, which waits for the
+/// state to be durable, is not noticed to wait.
+pub const LINGER: Duration = Duration::from_millis(100);
+
 #[derive(Default)]
 struct Jobs {
     waiting: VecDeque<(Batch, OnDurable)>,
     /// Bytes of `waiting` and of the round being committed.
     bytes: usize,
+    /// Somebody waits for one of `waiting`, or a round left it behind.
+    pressing: bool,
+    /// The driver waits without an end: also a batch that lingers must wake it.
+    dozes: bool,
     closed: bool,
+}
+
+/// What the driver does next.
+enum Next {
+    Commit(Round),
+    /// Waits for a batch that does not linger, until [`LINGER`] is over.
+    Linger,
+    /// Waits for any batch.
+    Doze,
+    End,
+}
+
+impl Jobs {
+    /// `lingered`: the driver has just waited for [`LINGER`].
+    fn next(&mut self, lingered: bool) -> Next {
+        let due = self.pressing || self.closed || lingered || self.bytes >= TXN_BYTES_MAX;
+        self.dozes = false;
+        if self.waiting.is_empty() {
+            if self.closed {
+                return Next::End;
+            }
+            if !lingered {
+                return Next::Linger;
+            }
+            self.dozes = true;
+            return Next::Doze;
+        }
+        if due {
+            Next::Commit(take_round(self))
+        } else {
+            Next::Linger
+        }
+    }
 }
 
 /// How the driver is told that there is something to do.
@@ -99,9 +142,13 @@ impl WriteQueue {
         let mut jobs = self.jobs.lock();
         jobs.bytes += batch.bytes();
         self.show_bytes(&jobs);
+        jobs.pressing |= !batch.lingers();
+        let wakes = jobs.pressing || jobs.dozes || jobs.bytes >= TXN_BYTES_MAX;
         jobs.waiting.push_back((batch, on_durable));
         drop(jobs);
-        self.wake();
+        if wakes {
+            self.wake();
+        }
     }
 
     /// Resolves when fewer than [`QUEUE_BYTES_MAX`] bytes are queued.
@@ -147,35 +194,41 @@ impl WriteQueue {
 
     /// Waits on this thread for the jobs of the next round; `None` when closed and empty.
     pub fn next_round_blocking(&self) -> Option<Round> {
+        let Wake::Thread(work) = &self.wake else {
+            unreachable!("invariant: a queue for a task is drained by a task")
+        };
         let mut jobs = self.jobs.lock();
-        while jobs.waiting.is_empty() {
-            if jobs.closed {
-                return None;
-            }
-            match &self.wake {
-                Wake::Thread(work) => work.wait(&mut jobs),
-                Wake::Task(_) => unreachable!("invariant: a queue for a task is drained by a task"),
+        let mut lingered = false;
+        loop {
+            match jobs.next(lingered) {
+                Next::Commit(round) => return Some(round),
+                Next::Linger => lingered = work.wait_for(&mut jobs, LINGER).timed_out(),
+                Next::Doze => {
+                    work.wait(&mut jobs);
+                    lingered = false;
+                }
+                Next::End => return None,
             }
         }
-        Some(take_round(&mut jobs))
     }
 
     /// Waits for the jobs of the next round; `None` when closed and empty.
     pub async fn next_round(&self) -> Option<Round> {
+        let Wake::Task(work) = &self.wake else {
+            unreachable!("invariant: a queue for a thread is drained by a thread")
+        };
+        let mut lingered = false;
         loop {
-            {
-                let mut jobs = self.jobs.lock();
-                if !jobs.waiting.is_empty() {
-                    return Some(take_round(&mut jobs));
+            let next = self.jobs.lock().next(lingered);
+            // A wake-up between the look and the wait is kept by the `Notify`.
+            match next {
+                Next::Commit(round) => return Some(round),
+                Next::Linger => lingered = tokio::time::timeout(LINGER, work.notified()).await.is_err(),
+                Next::Doze => {
+                    work.notified().await;
+                    lingered = false;
                 }
-                if jobs.closed {
-                    return None;
-                }
-            }
-            match &self.wake {
-                // A wake-up between the check and this is kept by the `Notify`.
-                Wake::Task(work) => work.notified().await,
-                Wake::Thread(_) => unreachable!("invariant: a queue for a thread is drained by a thread"),
+                Next::End => return None,
             }
         }
     }
@@ -232,6 +285,7 @@ fn take_round(jobs: &mut Jobs) -> Round {
         round.bytes = bytes;
         round.jobs.extend(jobs.waiting.pop_front());
     }
+    jobs.pressing = !jobs.waiting.is_empty();
     round
 }
 

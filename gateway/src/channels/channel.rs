@@ -1,9 +1,9 @@
 //! One followed channel: its fan-out, who is woken, and what its feed task has to do.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use throng_fanout::{
     Advance, Ask, ChannelFanout, Effect, Lag, RingLimits, SubscribeError, Subscription, Take,
 };
@@ -56,7 +56,7 @@ pub(super) struct Figures {
 struct Inner {
     fanout: ChannelFanout,
     /// Who is woken. A session is attached only once it was told of its subscription.
-    receivers: HashMap<SessionId, Arc<dyn Receiver>>,
+    receivers: FxHashMap<SessionId, Arc<dyn Receiver>>,
     jobs: Jobs,
     /// The node whose feed counts.
     node: Option<NodeId>,
@@ -93,7 +93,7 @@ impl Channel {
         let fanout = ChannelFanout::new(clock.now_ms(), info.number, limits, &mut Vec::new());
         let inner = Inner {
             fanout,
-            receivers: HashMap::new(),
+            receivers: FxHashMap::default(),
             jobs: Jobs {
                 follow: Some(Position::default()),
                 ..Jobs::default()

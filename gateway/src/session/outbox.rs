@@ -5,7 +5,6 @@
 //! next turn takes all of them at once, or finds that the ring has gone on and reads pages instead. A
 //! lane whose client does not read it holds up no other.
 
-use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -13,7 +12,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use throng_fanout::{Advance, Frames, Take};
 use throng_protocol::code::CLOSE_NORMAL;
-use throng_protocol::ids::{ChannelNumber, SessionId};
+use throng_protocol::ids::SessionId;
 use throng_protocol::limits::{LIVE_LANES, PAGE_ENTRIES_MAX};
 use throng_protocol::session::{STREAM_BULK, STREAM_LIVE};
 use throng_transport::{FrameWriter, Link, WriteError};
@@ -21,6 +20,7 @@ use tokio::time::sleep;
 
 use super::member::Member;
 use super::page;
+use super::queue::Queue;
 use crate::channels::{Channel, Receiver};
 use crate::limits::{BULK_PRIORITY, PAGE_RETRY, TURN_BYTES};
 use crate::refused::Refused;
@@ -43,27 +43,6 @@ pub(crate) struct Outbox {
     bulk: Mutex<Bulk>,
     /// Nothing is delivered any more.
     stopped: AtomicBool,
-}
-
-/// Channels in the order they came, each once: bounded by the session's subscriptions.
-#[derive(Debug, Default)]
-struct Queue {
-    order: VecDeque<Arc<Channel>>,
-    queued: HashSet<ChannelNumber>,
-}
-
-impl Queue {
-    fn push(&mut self, channel: &Arc<Channel>) {
-        if self.queued.insert(channel.info().number) {
-            self.order.push_back(Arc::clone(channel));
-        }
-    }
-
-    fn pop(&mut self) -> Option<Arc<Channel>> {
-        let channel = self.order.pop_front()?;
-        self.queued.remove(&channel.info().number);
-        Some(channel)
-    }
 }
 
 #[derive(Debug, Default)]

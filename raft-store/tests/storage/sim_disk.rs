@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use throng_protocol::placement::Plane;
 use throng_raft_store::sim_disk::Crashed;
 use throng_raft_store::store::{Batch, FailureKind, Store, StoreFailure, submit_and_wait};
+use throng_raft_store::writer::LINGER;
 use throng_raft_store::{NodeStore, SimDisk, Table, inspect};
 use throng_state::View;
 use tokio::time::Instant;
@@ -43,6 +44,49 @@ fn submit(store: &Arc<dyn Store>, number: u64, told: &Told) {
         batch(number),
         Box::new(move |result| told.lock().push((number, result))),
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lingers_rides_with_what_is_waited_for_and_is_written_alone_soon() {
+    let disk = SimDisk::new(3);
+    let store = disk.store();
+    let commits = || store.metrics().commits.load(std::sync::atomic::Ordering::Relaxed);
+    submit_and_wait(&*store, batch(0)).await.unwrap();
+
+    store.submit(batch(1).lingering(), Box::new(|_| {}));
+    tokio::time::sleep(LINGER / 2).await;
+    assert_eq!((durable(&disk), commits()), (vec![0], 1), "it waits for company");
+    submit_and_wait(&*store, batch(2)).await.unwrap();
+    assert_eq!(
+        (durable(&disk), commits()),
+        (vec![0, 1, 2], 2),
+        "one sync for both"
+    );
+
+    for quiet in [Duration::ZERO, 10 * LINGER] {
+        // Also after a silence, in which the writer waits without an end.
+        tokio::time::sleep(quiet).await;
+        let asked = Instant::now();
+        submit_and_wait(&*store, batch(3).lingering()).await.unwrap();
+        assert!(
+            asked.elapsed() < 2 * LINGER,
+            "{:?} after {quiet:?}",
+            asked.elapsed()
+        );
+    }
+    drop(store);
+    disk.closed().await;
+    let store = disk.store();
+    store.submit(batch(4).lingering(), Box::new(|_| {}));
+    let asked = Instant::now();
+    drop(store);
+    disk.closed().await;
+    assert_eq!(
+        durable(&disk),
+        [0, 1, 2, 3, 4],
+        "a store that closes leaves nothing behind"
+    );
+    assert!(asked.elapsed() < LINGER / 2, "and waits for nobody");
 }
 
 /// A disk with batch 0 durable and batches 1 to 4 in the sync that is under way.

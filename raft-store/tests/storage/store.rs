@@ -163,6 +163,23 @@ fn batches_that_arrive_during_a_commit_share_the_next_one() {
 }
 
 #[test]
+fn a_thread_writes_alone_what_nobody_joins() {
+    let dir = TempDir::new().unwrap();
+    let store = HeedStore::open(dir.path(), MAP).unwrap();
+    let (durable, is_durable) = channel();
+    for _ in 0..2 {
+        let durable = durable.clone();
+        let mut batch = Batch::new();
+        batch.put(Table::State, Bytes::from_static(b"k"), Bytes::from_static(b"v"));
+        store.submit(
+            batch.lingering(),
+            Box::new(move |result| durable.send(result).unwrap()),
+        );
+        assert_eq!(is_durable.recv(), Ok(Ok(())));
+    }
+}
+
+#[test]
 fn a_transaction_is_bounded_in_bytes_but_never_splits_a_batch() {
     let gated = gated();
     gated.submit(0, 1);

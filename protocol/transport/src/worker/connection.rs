@@ -24,6 +24,11 @@ use crate::unproven::Unproven;
 /// Datagram trains of a connection before others have a turn.
 const TURN: usize = 4;
 
+/// Bytes of a datagram that had room for whatever else was to be sent, so that asking for a second one
+/// would be in vain: probes of paths and of sizes have 1,200 at least, and streams fill what they get.
+/// Application datagrams are not cut, so a connection that has some is asked until it says no.
+const SMALL: usize = 600;
+
 /// A connection on a worker.
 pub(super) struct Connection {
     pub key: ConnectionHandle,
@@ -39,6 +44,8 @@ pub(super) struct State {
     pub quic: quinn_proto::Connection,
     pub waits: Waits,
     pub connected: bool,
+    /// It has been given an application datagram.
+    pub sends_datagrams: bool,
     /// How it ended; nothing is sent or accepted any more.
     pub ended: Option<ConnectionError>,
 }
@@ -68,6 +75,7 @@ impl Connection {
                 quic,
                 waits: Waits::default(),
                 connected: false,
+                sends_datagrams: false,
                 ended: None,
             }),
             listed: AtomicBool::new(false),
@@ -118,6 +126,8 @@ impl Connection {
         self.listed.store(false, Ordering::Release);
         let mut state = self.state.lock();
         let mut turns = 0;
+        // After a timeout there may be probes, which are datagrams of their own.
+        let mut all_in_one = state.connected && !state.sends_datagrams;
         loop {
             if state.tell(self.key, endpoint) {
                 return Driven {
@@ -127,8 +137,14 @@ impl Connection {
                 };
             }
             state.events();
+            let mut sent = usize::MAX;
             while turns < TURN
-                && batch.fill(unproven, |buffer| state.quic.poll_transmit(now, segments, buffer))
+                && !(all_in_one && sent <= SMALL)
+                && batch.fill(unproven, |buffer| {
+                    let transmit = state.quic.poll_transmit(now, segments, buffer)?;
+                    sent = transmit.size;
+                    Some(transmit)
+                })
             {
                 turns += 1;
             }
@@ -142,6 +158,7 @@ impl Connection {
                 };
             }
             state.quic.handle_timeout(now);
+            all_in_one = false;
         }
     }
 }

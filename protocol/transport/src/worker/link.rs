@@ -75,7 +75,11 @@ impl Link for WorkerLink {
         if let Some(closed) = self.0.ended() {
             return Err(closed.into());
         }
-        let sent = self.0.state().quic.datagrams().send(data, true);
+        let sent = {
+            let mut state = self.0.state();
+            state.sends_datagrams = true;
+            state.quic.datagrams().send(data, true)
+        };
         sent.map_err(|error| match error {
             SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled => DatagramError::Unsupported,
             // The oldest make room, so it is never blocked.
