@@ -7,12 +7,12 @@
 
 pub mod bare;
 pub mod load;
-mod machine;
+pub mod machine;
 mod meter;
 mod plot;
 mod report;
 mod scenario;
-mod systems;
+pub mod systems;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -143,12 +143,15 @@ impl FanoutArgs {
     fn throng(&self) -> Result<PathBuf> {
         match &self.throng {
             Some(path) => Ok(path.clone()),
-            None => {
-                let me = std::env::current_exe().context("finding this program")?;
-                Ok(me.with_file_name(format!("throng{}", std::env::consts::EXE_SUFFIX)))
-            }
+            None => beside_me("throng"),
         }
     }
+}
+
+/// A program in the folder of this one.
+pub fn beside_me(name: &str) -> Result<PathBuf> {
+    let me = std::env::current_exe().context("finding this program")?;
+    Ok(me.with_file_name(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
 }
 
 /// One run: a fresh server, a load against it, and what both cost.

@@ -6,6 +6,7 @@
 //! Exit codes: 0 everything holds, 1 something does not, 2 usage, 3 could not run.
 
 mod commit;
+mod crowd;
 mod fanout;
 
 use std::process::ExitCode;
@@ -35,6 +36,10 @@ enum Command {
     Commit(commit::CommitArgs),
     /// Processor time, memory and lateness of a message to many, beside peers
     Fanout(fanout::FanoutArgs),
+    /// Memory of an idle connection, as the slope between two crowds
+    Idle(crowd::idle::IdleArgs),
+    /// Very many live connections, each with a message a minute
+    Hold(crowd::hold::HoldArgs),
     /// The load of a run (started by `fanout`)
     #[command(hide = true)]
     Load(fanout::load::LoadArgs),
@@ -45,7 +50,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Commit(args) => commit(args).map(|()| true),
+        Command::Commit(args) => on_tokio(commit::run(args)).map(|()| true),
+        Command::Idle(args) => on_tokio(crowd::idle::run(args)).map(|()| true),
+        Command::Hold(args) => on_tokio(crowd::hold::run(args)),
         Command::Fanout(args) => fanout::run(&args),
         Command::Load(args) => fanout::load::run(&args).map(|()| true),
         Command::BareQuinn(args) => fanout::bare::run(&args).map(|()| true),
@@ -60,6 +67,6 @@ fn main() -> ExitCode {
     }
 }
 
-fn commit(args: commit::CommitArgs) -> anyhow::Result<()> {
-    tokio::runtime::Runtime::new()?.block_on(commit::run(args))
+fn on_tokio<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Runtime::new()?.block_on(work)
 }

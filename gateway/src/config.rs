@@ -73,6 +73,9 @@ pub struct ClusterTlsFiles {
     pub key: PathBuf,
 }
 
+/// Client connections of an edge unless it is set: 3 GiB of memory when all of them are idle.
+pub const CONNECTIONS_MAX: usize = 100_000;
+
 /// Bounds of an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -90,7 +93,7 @@ pub struct GatewayLimits {
 impl Default for GatewayLimits {
     fn default() -> Self {
         Self {
-            connections_max: 20_000,
+            connections_max: CONNECTIONS_MAX,
             handshakes: HandshakeLimits::default(),
             ring_bytes_max: RING_BYTES_MAX,
             ring_frames_max: RING_FRAMES_MAX,

@@ -33,7 +33,8 @@ pub mod token;
 mod upstream;
 
 pub use config::{
-    ClientTlsFiles, ClusterTlsFiles, CoreAddress, GatewayConfig, GatewayLimits, HandshakeLimits,
+    CONNECTIONS_MAX, ClientTlsFiles, ClusterTlsFiles, CoreAddress, GatewayConfig, GatewayLimits,
+    HandshakeLimits,
 };
 pub use error::GatewayError;
 pub use gateway::{Gateway, GatewayParts};

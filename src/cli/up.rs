@@ -328,7 +328,7 @@ fn plans(held: &Held, tls: &Path) -> Result<Vec<Plan>, Failure> {
             id: edge.id,
             cluster: layout.cluster.clone(),
             tls: tls.clone(),
-            connections_max: 20_000,
+            connections_max: throng_gateway::CONNECTIONS_MAX,
             handshakes: Default::default(),
             edges: edges.clone(),
             nodes: nodes.clone(),

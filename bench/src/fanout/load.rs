@@ -8,9 +8,9 @@
 mod mqtt;
 mod nats;
 pub mod quic;
-mod throng;
+pub mod throng;
 mod tls;
-mod wire;
+pub mod wire;
 
 use std::io::{BufRead as _, Write as _};
 use std::net::SocketAddr;
@@ -164,7 +164,7 @@ async fn measure(scenario: &Scenario, meter: &Meter, publishers: &mut [Publisher
 }
 
 /// Connects many, some at a time, in order of their numbers.
-async fn in_turns<T, F>(count: usize, mut connect: impl FnMut(usize) -> F) -> Result<Vec<T>>
+pub async fn in_turns<T, F>(count: usize, mut connect: impl FnMut(usize) -> F) -> Result<Vec<T>>
 where
     T: Send + 'static,
     F: Future<Output = Result<T>> + Send + 'static,

@@ -16,11 +16,16 @@ pub struct Halves {
     pub load: Vec<usize>,
 }
 
+/// The processors this process may use.
+pub fn all() -> Result<Vec<usize>> {
+    let set = sched_getaffinity(None).context("asking which processors may be used")?;
+    Ok((0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
+}
+
 impl Halves {
     /// Half of the processors this process may use for each; at least two are needed.
     pub fn of_this_machine() -> Result<Self> {
-        let set = sched_getaffinity(None).context("asking which processors may be used")?;
-        let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect();
+        let all = all()?;
         if all.len() < 2 {
             bail!("servers and load need a processor each, and there is one");
         }

@@ -117,10 +117,28 @@ impl Server {
         &self.target
     }
 
+    /// The edges and the core nodes of throng.
+    pub fn parts(&self) -> Result<(Vec<u32>, Vec<u32>)> {
+        let Target::Throng { cluster } = &self.target else {
+            bail!("{} has neither edges nor core nodes", self.kind);
+        };
+        let nodes = nodes(cluster)?;
+        let of = |core| {
+            let of_role = nodes
+                .iter()
+                .filter(move |node| node.roles.iter().any(|role| role == "edge") != core);
+            of_role.filter_map(|node| node.pid).collect()
+        };
+        Ok((of(false), of(true)))
+    }
+
     /// Every process that serves. Not the one that watches over throng's nodes, which does nothing.
     pub fn pids(&self) -> Result<Vec<u32>> {
         match &self.target {
-            Target::Throng { cluster } => nodes(cluster),
+            Target::Throng { cluster } => {
+                let nodes = nodes(cluster)?;
+                Ok(nodes.iter().filter_map(|node| node.pid).collect())
+            }
             _ => Ok(vec![self.child.id()]),
         }
     }
@@ -228,19 +246,22 @@ fn spawn(mut command: Command, folder: &Path) -> Result<Child> {
     child.context("starting the server")
 }
 
-/// The processes of a cluster's nodes.
-fn nodes(cluster: &Path) -> Result<Vec<u32>> {
+/// A node, as far as it matters here.
+#[derive(Debug, Deserialize)]
+struct Node {
+    roles: Vec<String>,
+    pid: Option<u32>,
+}
+
+/// The nodes of a cluster.
+fn nodes(cluster: &Path) -> Result<Vec<Node>> {
     #[derive(Deserialize)]
     struct File {
         nodes: Vec<Node>,
     }
-    #[derive(Deserialize)]
-    struct Node {
-        pid: Option<u32>,
-    }
     let file = std::fs::read(cluster.join("cluster.json")).context("reading cluster.json")?;
     let file: File = serde_json::from_slice(&file)?;
-    Ok(file.nodes.iter().filter_map(|node| node.pid).collect())
+    Ok(file.nodes)
 }
 
 #[cfg(test)]

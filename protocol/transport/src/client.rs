@@ -1,7 +1,7 @@
 //! The endpoint a client connects from.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,17 +100,22 @@ impl ClientEndpoint {
     /// Opens a socket on a free port. Must be called inside a tokio runtime. Links are silent while
     /// nothing is sent, apart from the pings of their sessions: a phone's radio sleeps meanwhile.
     pub fn new(trust: &Trust) -> Result<Self, BindError> {
-        Self::open(trust, None)
+        Self::open(socket::bind_any()?, trust, None)
+    }
+
+    /// [`Self::new`] at an address, for machines with several; port 0 stands for a free one.
+    pub fn bind(addr: SocketAddr, trust: &Trust) -> Result<Self, BindError> {
+        Self::open(socket::bind(addr)?, trust, None)
     }
 
     /// [`Self::new`], with a probe on every link that was silent for a time. For clients on mains
     /// power, which learn so within that time that an edge they only listen to is gone.
     pub fn with_keep_alive(trust: &Trust, interval: Duration) -> Result<Self, BindError> {
-        Self::open(trust, Some(interval))
+        Self::open(socket::bind_any()?, trust, Some(interval))
     }
 
-    fn open(trust: &Trust, keep_alive: Option<Duration>) -> Result<Self, BindError> {
-        let endpoint = socket::endpoint(socket::bind_any()?, None, None)?;
+    fn open(socket: UdpSocket, trust: &Trust, keep_alive: Option<Duration>) -> Result<Self, BindError> {
+        let endpoint = socket::endpoint(socket, None, None)?;
         let mut config = quinn::ClientConfig::new(trust.crypto.clone());
         config.transport_config(client_transport(keep_alive));
         Ok(Self::over(Arc::new(QuicCarrier::new(endpoint, Some(config)))))

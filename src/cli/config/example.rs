@@ -74,7 +74,7 @@ id = 1
 cluster = "throng"
 
 # Most client connections at once; the next one is told to go elsewhere.
-connections_max = 20000
+connections_max = 100000
 
 [tls]
 # A development CA on this machine: made if absent, certificates are issued from it for 14 days

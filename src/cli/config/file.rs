@@ -54,7 +54,7 @@ pub struct GatewayFile {
 }
 
 fn default_connections_max() -> usize {
-    20_000
+    throng_gateway::CONNECTIONS_MAX
 }
 
 /// One core node.

@@ -1,10 +1,11 @@
 //! Clients of throng: publishers are the SDK's, subscribers those of [`wire`].
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::{Deserialize, Serialize};
@@ -12,12 +13,15 @@ use throng_client::{ChannelId, Client, ClientConfig, ClientEndpoint, DeviceId, G
 use tokio::task::JoinSet;
 
 use super::wire::{self, Subscriber};
-use super::{TOPIC, in_turns};
+use super::{TOPIC, Target, in_turns};
 use crate::fanout::meter::Meter;
 use crate::fanout::scenario::Scenario;
 
-/// UDP sockets that the clients share, as with bare quinn.
+/// UDP sockets that the clients share, as with bare quinn; more where there are very many clients.
 pub const SOCKETS: usize = 16;
+
+/// Clients of one socket at most: fewer than the handshakes an edge takes from one network at once.
+const SOCKET_CLIENTS: usize = 900;
 
 /// Longer than any run.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
@@ -39,7 +43,8 @@ struct Claims<'a> {
     exp: u64,
 }
 
-struct Factory {
+/// Makes clients of one cluster.
+pub struct Factory {
     file: ClusterFile,
     trust: Trust,
     endpoints: Vec<Arc<ClientEndpoint>>,
@@ -77,7 +82,7 @@ impl Publisher {
 
 /// Connects everybody, each a member under a name of their own.
 pub async fn connect(scenario: &Scenario, cluster: &Path, meter: &Arc<Meter>) -> Result<Vec<Publisher>> {
-    let factory = Arc::new(Factory::read(cluster)?);
+    let factory = Arc::new(Factory::read(cluster, scenario.subscribers)?);
     let (group, channel) = (GroupId::new(TOPIC)?, ChannelId::new("general")?);
     let owner = factory.client("owner").await?;
     owner.create_group(&group).await?;
@@ -87,7 +92,7 @@ pub async fn connect(scenario: &Scenario, cluster: &Path, meter: &Arc<Meter>) ->
         let meter = meter.clone();
         async move {
             let token = factory.token(&format!("subscriber-{number}"))?;
-            let endpoint = &factory.endpoints[number % SOCKETS];
+            let endpoint = factory.endpoint(number);
             Subscriber::connect(endpoint, factory.edge()?, token, &group, &channel, meter).await
         }
     })
@@ -114,12 +119,26 @@ pub async fn connect(scenario: &Scenario, cluster: &Path, meter: &Arc<Meter>) ->
 }
 
 impl Factory {
-    fn read(cluster: &Path) -> Result<Self> {
+    /// For so many clients of what a server serves.
+    pub fn of(target: &Target, clients: usize) -> Result<Self> {
+        match target {
+            Target::Throng { cluster } => Self::read(cluster, clients),
+            other => bail!("{other:?} has no clients of throng"),
+        }
+    }
+
+    fn read(cluster: &Path, clients: usize) -> Result<Self> {
         let file = std::fs::read(cluster.join("cluster.json")).context("reading cluster.json")?;
         let file: ClusterFile = serde_json::from_slice(&file)?;
         let trust = Trust::ca_file(&file.ca_cert)?;
-        let endpoint = |_| Ok(Arc::new(ClientEndpoint::new(&trust)?));
-        let endpoints = (0..SOCKETS).map(endpoint).collect::<Result<_>>()?;
+        // Each from a network of its own: an edge bounds what the addresses of one may ask.
+        let sockets = clients.div_ceil(SOCKET_CLIENTS).max(SOCKETS);
+        let endpoint = |number: usize| -> Result<_> {
+            let network = u8::try_from(number).context("that many clients need more networks")?;
+            let from = SocketAddr::from(([127, 0, network, 1], 0));
+            Ok(Arc::new(ClientEndpoint::bind(from, &trust)?))
+        };
+        let endpoints = (0..sockets).map(endpoint).collect::<Result<_>>()?;
         Ok(Self {
             file,
             trust,
@@ -127,13 +146,20 @@ impl Factory {
         })
     }
 
-    fn edge(&self) -> Result<&str> {
+    /// The socket of a client.
+    pub fn endpoint(&self, number: usize) -> &ClientEndpoint {
+        &self.endpoints[number % self.endpoints.len()]
+    }
+
+    /// Where the edge is.
+    pub fn edge(&self) -> Result<&str> {
         let edge = self.file.edges.first().context("the cluster has no edges")?;
         Ok(edge)
     }
 
-    async fn client(&self, user: &str) -> Result<Client> {
-        let turn = user.bytes().map(usize::from).sum::<usize>() % SOCKETS;
+    /// A client of the SDK.
+    pub async fn client(&self, user: &str) -> Result<Client> {
+        let turn = user.bytes().map(usize::from).sum::<usize>() % self.endpoints.len();
         let tokens = Arc::new(StaticToken(self.token(user)?));
         let config = ClientConfig {
             endpoint: self.endpoints.get(turn).cloned(),
@@ -147,7 +173,8 @@ impl Factory {
         Ok(Client::connect(config).await?)
     }
 
-    fn token(&self, user: &str) -> Result<String> {
+    /// A token of a user.
+    pub fn token(&self, user: &str) -> Result<String> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         let claims = Claims {
             app: &self.file.app_id,

@@ -133,6 +133,11 @@ impl Control {
         }
     }
 
+    /// The halves of the stream, for whoever goes on by itself.
+    pub fn split(self) -> (FrameWriter, FrameReader) {
+        (self.writer, self.reader)
+    }
+
     /// Joins a group and subscribes to a channel of it.
     pub async fn enter(&mut self, group: &GroupId, channel: &ChannelId) -> Result<(ChannelNumber, Position)> {
         let (group, channel, request) = (group.clone(), channel.clone(), self.next());
