@@ -51,3 +51,19 @@ impl Drop for Open<'_> {
         self.0.metrics.connections.dec();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_task<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Every connection has one, idle or not.
+    #[test]
+    fn the_task_of_a_client_stays_small() {
+        let bytes = size_of_task(serve);
+        assert!(bytes <= 2_048, "{bytes} bytes");
+    }
+}

@@ -324,6 +324,10 @@ mod tests {
             channel: ChannelNumber(2),
             ..deliver(0, &[1])
         });
-        assert_eq!(counts(&lanes), (2, 1, 1), "another channel is not what is counted");
+        assert_eq!(
+            counts(&lanes),
+            (2, 1, 1),
+            "another channel is not what is counted"
+        );
     }
 }

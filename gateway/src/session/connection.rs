@@ -46,7 +46,8 @@ pub(crate) async fn run(shared: Arc<Shared>, link: Arc<dyn Link>) {
     };
     let mut writer = FrameWriter::new(send);
     writer.set_priority(CONTROL_PRIORITY);
-    let connection = Connection {
+    // On the heap: a future that takes it by value holds it twice.
+    let connection = Box::new(Connection {
         session: ServerSession::new(opened_ms, shared.name.clone()),
         flood: shared.floods.watch(&link),
         budget: Budget::default(),
@@ -60,7 +61,7 @@ pub(crate) async fn run(shared: Arc<Shared>, link: Arc<dyn Link>) {
         unwritten: Vec::new(),
         attach: Vec::new(),
         shared,
-    };
+    });
     connection.serve().await;
 }
 
@@ -99,7 +100,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(mut self) {
+    async fn serve(mut self: Box<Self>) {
         // An edge that drains takes nobody new.
         self.drain.mark_changed();
         let end = loop {
