@@ -171,9 +171,12 @@ fn measure(
     let mut load = Load::start(&order, &halves.load).with_context(|| format!("with {system}"))?;
     let pids = server.pids()?;
     let connected = machine::rss(&pids)?;
+    let cores = server.cores()?;
+    let cores_before = machine::cpu_s(&cores)?;
     let before = Meters::read(&pids, load.pid())?;
     let seen = load.go().with_context(|| format!("with {system}"))?;
     let spent = before.until_now(&pids, load.pid())?;
+    let cores_s = machine::cpu_s(&cores)? - cores_before;
     drop(load);
     let deliveries = seen.delivered.max(1) as f64;
     let connections = (scenario.subscribers + scenario.publishers) as f64;
@@ -181,6 +184,7 @@ fn measure(
         system,
         round,
         cpu_us_per_delivery: spent.servers_s * 1e6 / deliveries,
+        core_us_per_delivery: cores_s * 1e6 / deliveries,
         rss_per_conn: (connected as f64 - idle as f64) / connections,
         packets_per_delivery: spent.totals.packets as f64 / deliveries,
         foreign_cpu: spent.foreign(),
@@ -307,11 +311,12 @@ fn print(report: &Report, json: bool) -> Result<()> {
     for row in &report.rows {
         writeln!(
             out,
-            "{:<16} {:>6.2} us a delivery ({:.2} to {:.2}), p99 {:.1} ms, last {:.1} ms, {:.2} packets, {:.1} KiB a connection, {} of {}",
+            "{:<16} {:>6.2} us a delivery ({:.2} to {:.2}, core nodes {:.2}), p99 {:.1} ms, last {:.1} ms, {:.2} packets, {:.1} KiB a connection, {} of {}",
             row.system.to_string(),
             row.cpu_us_per_delivery,
             row.cpu_us_min,
             row.cpu_us_max,
+            row.core_us_per_delivery,
             row.delivery_ms.p99,
             row.delivery_ms.last,
             row.packets_per_delivery,

@@ -16,6 +16,8 @@ pub struct Sample {
     pub round: usize,
     /// Microseconds of processor, user and system, of all server processes for each delivery.
     pub cpu_us_per_delivery: f64,
+    /// What of it core nodes used; 0 for a system without any.
+    pub core_us_per_delivery: f64,
     /// Resident bytes of all server processes for each connection: with everybody connected, less
     /// before.
     pub rss_per_conn: f64,
@@ -43,6 +45,7 @@ pub struct Row {
     pub cpu_us_per_delivery: f64,
     pub cpu_us_min: f64,
     pub cpu_us_max: f64,
+    pub core_us_per_delivery: f64,
     pub delivery_ms: Delivery,
     pub rss_per_conn: f64,
     pub packets_per_delivery: f64,
@@ -133,6 +136,7 @@ fn row(system: Kind, samples: &[Sample]) -> Option<Row> {
         cpu_us_per_delivery,
         cpu_us_min,
         cpu_us_max,
+        core_us_per_delivery: median(&|sample| sample.core_us_per_delivery),
         delivery_ms: Delivery {
             p50: median(&|sample| sample.seen.p50_ms),
             p99: median(&|sample| sample.seen.p99_ms),
@@ -169,6 +173,7 @@ mod tests {
             system,
             round: 0,
             cpu_us_per_delivery: cpu,
+            core_us_per_delivery: 0.0,
             rss_per_conn: 1.0,
             packets_per_delivery: 2.0,
             foreign_cpu: 0.0,

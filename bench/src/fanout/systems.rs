@@ -117,6 +117,14 @@ impl Server {
         &self.target
     }
 
+    /// The core nodes, of a system that has any.
+    pub fn cores(&self) -> Result<Vec<u32>> {
+        match self.kind {
+            Kind::Throng => Ok(self.parts()?.1),
+            _ => Ok(Vec::new()),
+        }
+    }
+
     /// The edges and the core nodes of throng.
     pub fn parts(&self) -> Result<(Vec<u32>, Vec<u32>)> {
         let Target::Throng { cluster } = &self.target else {

@@ -30,6 +30,7 @@ pub mod server;
 pub mod settings;
 mod socket;
 pub mod tls;
+mod tls_session;
 mod unproven;
 mod worker;
 

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use quinn::crypto::rustls::QuicServerConfig;
 use rand::RngCore;
 use ring::hkdf;
 use throng_protocol::message;
@@ -23,12 +22,13 @@ use crate::quic::QuicCarrier;
 use crate::settings::{INCOMING_BUFFER, INCOMING_BUFFER_TOTAL, Limits, server_transport};
 use crate::socket::{self, BindError, ResetSecret};
 use crate::tls::{self, Identity, TlsError};
+use crate::tls_session::ServerCrypto;
 use crate::worker::WorkerCarrier;
 
 /// A server's certificate chain and key.
 #[derive(Clone)]
 pub struct ServerTls {
-    crypto: Arc<QuicServerConfig>,
+    crypto: Arc<ServerCrypto>,
     secret: ResetSecret,
 }
 

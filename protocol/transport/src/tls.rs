@@ -17,6 +17,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::socket::ResetSecret;
+use crate::tls_session::ServerCrypto;
 
 /// Why certificates or keys are of no use.
 #[derive(Debug, thiserror::Error)]
@@ -156,7 +157,7 @@ pub(crate) fn load_roots(path: &Path) -> Result<RootCertStore, TlsError> {
 }
 
 /// For clients: the server's certificate only, tickets without state.
-pub(crate) fn server_config(identity: &Identity, alpn: &[&[u8]]) -> Result<QuicServerConfig, TlsError> {
+pub(crate) fn server_config(identity: &Identity, alpn: &[&[u8]]) -> Result<ServerCrypto, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(config_error)?
@@ -169,7 +170,9 @@ pub(crate) fn server_config(identity: &Identity, alpn: &[&[u8]]) -> Result<QuicS
     config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(config_error)?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 1;
-    QuicServerConfig::try_from(config).map_err(config_error)
+    let config = Arc::new(config);
+    let quinn = QuicServerConfig::try_from(Arc::clone(&config)).map_err(config_error)?;
+    Ok(ServerCrypto::new(quinn, config))
 }
 
 /// For clients of the client wire.
