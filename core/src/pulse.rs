@@ -1,8 +1,9 @@
 //! One pulse for all shards of a node.
 //!
 //! Heartbeats of a node's shards leave at the same moment, so that they share packets and wake their
-//! receivers once; each shard by itself would wake every node for every heartbeat. When a shard stands
-//! for election stays its own affair, in openraft, where chance keeps nodes apart.
+//! receivers once; each shard by itself would wake every node for every heartbeat. A shard whose leader
+//! beats has nothing to look for itself, so the pulse also says which shards tick. When one of those
+//! stands for election stays its own affair, in openraft, where chance keeps nodes apart.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +13,15 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::core::Core;
 
-/// Has every shard that this node leads send a heartbeat, every `period`, until dropped.
+/// Every `period`, until dropped: has every shard that this node leads send a heartbeat, and every other
+/// one look for a leader if its own is silent.
 pub(crate) async fn run(core: Arc<Core>, period: Duration) {
     let mut beats = interval(period);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         beats.tick().await;
+        core.replicas()
+            .for_each(|replica| replica.handle().listen_for_leader());
         let led = core
             .replicas()
             .filter(|replica| replica.handle().leadership().leads);

@@ -49,6 +49,13 @@ impl ShardTiming {
         millis(interval)
     }
 
+    /// How long a leader may be silent before its followers look at what is due: longer than between
+    /// two heartbeats, and short enough that a node that asks once a heartbeat has them look again
+    /// before the shortest election timeout.
+    pub fn patience(self) -> Duration {
+        self.election_min.saturating_sub(self.heartbeat + self.tick())
+    }
+
     /// How often a shard looks at what is due: openraft's own part of its interval, 13 of 64.
     pub fn tick(self) -> Duration {
         Duration::from_millis((self.interval_ms() * 13 / 64).max(1))

@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::ticks::Ticks;
 use super::{NetworkFactory, Raft};
 use crate::limits::{
     LEASE_RETRY_PAUSE, LEASE_RETRY_PAUSE_MAX, LINEARIZE_TIMEOUT, PROPOSAL_KIB_IN_FLIGHT_MAX, PROPOSE_TIMEOUT,
@@ -77,6 +78,7 @@ pub(crate) struct ShardHandle {
     raft: Raft,
     leadership: watch::Receiver<Leadership>,
     in_flight: Arc<Semaphore>,
+    ticks: Arc<Ticks>,
     _follows: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -113,6 +115,7 @@ impl ShardHandle {
             raft,
             leadership,
             in_flight: Arc::new(Semaphore::new(PROPOSAL_KIB_IN_FLIGHT_MAX as usize)),
+            ticks: Arc::new(Ticks::new(timing.patience())),
             _follows: Arc::new(follows),
         })
     }
@@ -120,6 +123,18 @@ impl ShardHandle {
     /// Sends a heartbeat, if this replica leads. A replica that has stopped sends none.
     pub async fn heartbeat(&self) {
         let _ = self.raft.trigger().heartbeat().await;
+    }
+
+    /// Lets the group tick if its leader is silent, and not otherwise.
+    pub fn listen_for_leader(&self) {
+        if let Some(on) = self.ticks.change(self.leadership().leads) {
+            self.raft.runtime_config().tick(on);
+        }
+    }
+
+    /// The group has accepted something its leader said.
+    pub(super) fn heard_leader(&self) {
+        self.ticks.heard();
     }
 
     /// Forms the group of `voters` unless it has been formed before.

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use openraft::raft::AppendEntriesRequest;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use throng_protocol::cluster;
 use throng_protocol::ids::{NodeId, ShardId};
 use throng_raft_store::{SnapshotReceiver, StateReader};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::ShardHandle;
 use super::wire::{RaftAnswer, RaftBody, RaftRequest};
-use super::{Raft, ShardHandle};
 use crate::limits::{APPEND_TIMEOUT, HEARTBEAT_ANSWER_TIMEOUT};
 use crate::metrics::Metrics;
 
@@ -24,7 +24,7 @@ pub(crate) struct RaftServer {
 }
 
 struct Group {
-    raft: Raft,
+    handle: ShardHandle,
     reader: StateReader,
     /// The snapshot that is on its way from each node; at most one, and a new one takes its place.
     incoming: Mutex<HashMap<NodeId, Incoming>>,
@@ -48,7 +48,7 @@ impl RaftServer {
     /// Adds a group. All are added before the first message is taken.
     pub fn add(&mut self, handle: &ShardHandle, reader: StateReader) {
         let group = Group {
-            raft: handle.raft().clone(),
+            handle: handle.clone(),
             reader,
             incoming: Mutex::default(),
         };
@@ -82,7 +82,7 @@ impl RaftServer {
 
 impl Group {
     async fn take(&self, from: NodeId, body: RaftBody) -> Result<RaftAnswer, String> {
-        let raft = &self.raft;
+        let raft = self.handle.raft();
         match body {
             RaftBody::Append(append) => {
                 let request = AppendEntriesRequest::try_from(append)?;
@@ -95,7 +95,11 @@ impl Group {
                 };
                 let answer = tokio::time::timeout(limit, raft.append_entries(request)).await;
                 let answer = answer.map_err(|_| "the disk did not sync in time".to_owned())?;
-                answer.map(RaftAnswer::Append).map_err(text)
+                let answer = answer.map_err(text)?;
+                if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+                    self.handle.heard_leader();
+                }
+                Ok(RaftAnswer::Append(answer))
             }
             RaftBody::Vote(request) => raft.vote(request).await.map(RaftAnswer::Vote).map_err(text),
             RaftBody::PreVote(request) => raft.pre_vote(request).await.map(RaftAnswer::Vote).map_err(text),
