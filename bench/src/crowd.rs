@@ -9,10 +9,13 @@ pub mod idle;
 mod member;
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use member::Member;
 use throng_client::{ChannelId, GroupId};
 
+use crate::fanout::load::in_turns;
 use crate::fanout::load::throng::Factory;
 use crate::fanout::systems::{Kind, Server};
 
@@ -41,11 +44,39 @@ impl Program {
     }
 }
 
+/// Members that connect between two looks at whether the others must ping.
+const CHUNK: usize = 1_000;
+/// Between two pings of those who wait for others to connect: well below what an edge takes for silence.
+const PING_EVERY: Duration = Duration::from_secs(15);
+
+/// Connects members until there are so many. Those who are there stay so, however long it takes.
+async fn gather<F>(crowd: &mut Vec<Member>, count: usize, mut connect: impl FnMut(usize) -> F) -> Result<()>
+where
+    F: Future<Output = Result<Member>> + Send + 'static,
+{
+    let mut pinged = Instant::now();
+    while crowd.len() < count {
+        let begin = crowd.len();
+        let more = in_turns(CHUNK.min(count - begin), |number| connect(begin + number)).await?;
+        crowd.extend(more);
+        if crowd.len().is_multiple_of(10 * CHUNK) {
+            eprintln!("{} connected", crowd.len());
+        }
+        if pinged.elapsed() >= PING_EVERY {
+            pinged = Instant::now();
+            for member in crowd.iter_mut() {
+                member.ping().await?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Makes groups with one channel each, and tells their names.
 async fn groups(factory: &Factory, count: usize) -> Result<Vec<String>> {
     let owner = factory.client("owner").await?;
     let names: Vec<String> = (0..count).map(|number| format!("{GROUP}-{number}")).collect();
-    crate::fanout::load::in_turns(count, |number| {
+    in_turns(count, |number| {
         let (owner, name) = (owner.clone(), names[number].clone());
         async move {
             let (group, channel) = (GroupId::new(&name)?, ChannelId::new(CHANNEL)?);

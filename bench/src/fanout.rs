@@ -10,8 +10,8 @@ pub mod load;
 pub mod machine;
 mod meter;
 mod plot;
-mod report;
-mod scenario;
+pub mod report;
+pub mod scenario;
 pub mod systems;
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -134,6 +134,7 @@ impl FanoutArgs {
         Scenario {
             publishers: self.publishers as usize,
             subscribers: self.subscribers as usize,
+            groups: 1,
             rate: self.rate,
             size: self.size as usize,
             seconds: self.seconds,
@@ -155,7 +156,7 @@ pub fn beside_me(name: &str) -> Result<PathBuf> {
 }
 
 /// One run: a fresh server, a load against it, and what both cost.
-fn measure(
+pub fn measure(
     system: Kind,
     program: &Path,
     scenario: &Scenario,
@@ -185,6 +186,7 @@ fn measure(
         round,
         cpu_us_per_delivery: spent.servers_s * 1e6 / deliveries,
         core_us_per_delivery: cores_s * 1e6 / deliveries,
+        busy_cpus: spent.servers_s / spent.wall_s.max(0.001),
         rss_per_conn: (connected as f64 - idle as f64) / connections,
         packets_per_delivery: spent.totals.packets as f64 / deliveries,
         foreign_cpu: spent.foreign(),

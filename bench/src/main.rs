@@ -8,6 +8,8 @@
 mod commit;
 mod crowd;
 mod fanout;
+mod growth;
+mod kernels;
 
 use std::process::ExitCode;
 
@@ -36,10 +38,15 @@ enum Command {
     Commit(commit::CommitArgs),
     /// Processor time, memory and lateness of a message to many, beside peers
     Fanout(fanout::FanoutArgs),
+    /// How the cost of a delivery grows with audience, groups and rate, and what follows for ten million
+    Growth(growth::GrowthArgs),
     /// Memory of an idle connection, as the slope between two crowds
     Idle(crowd::idle::IdleArgs),
     /// Very many live connections, each with a message a minute
     Hold(crowd::hold::HoldArgs),
+    /// A hot kernel, some rounds of it (started by whoever counts its instructions)
+    #[command(hide = true)]
+    Kernel(kernels::KernelArgs),
     /// The load of a run (started by `fanout`)
     #[command(hide = true)]
     Load(fanout::load::LoadArgs),
@@ -54,6 +61,8 @@ fn main() -> ExitCode {
         Command::Idle(args) => on_tokio(crowd::idle::run(args)).map(|()| true),
         Command::Hold(args) => on_tokio(crowd::hold::run(args)),
         Command::Fanout(args) => fanout::run(&args),
+        Command::Growth(args) => growth::run(&args),
+        Command::Kernel(args) => kernels::run(&args).map(|()| true),
         Command::Load(args) => fanout::load::run(&args).map(|()| true),
         Command::BareQuinn(args) => fanout::bare::run(&args).map(|()| true),
     };

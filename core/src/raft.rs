@@ -11,7 +11,6 @@
 //! leaves in one packet. Heartbeats are not held back to gather more of them, because the probes of
 //! linearizable reads travel as heartbeats. Nothing here knows what a command means.
 
-mod commits;
 mod handle;
 mod network;
 mod server;

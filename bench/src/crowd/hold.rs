@@ -11,7 +11,7 @@ use throng_protocol::limits::PING_INTERVAL_MS;
 use throng_protocol::session::client::ACK_DELAY_MS;
 
 use super::member::{Heard, Member};
-use super::{Program, groups};
+use super::{Program, gather, groups};
 use crate::fanout::load::throng::Factory;
 use crate::fanout::machine;
 
@@ -74,7 +74,8 @@ pub async fn run(args: HoldArgs) -> Result<bool> {
     let names = Arc::new(groups(&factory, count.div_ceil(members)).await?);
     let heard = Heard::new(names.len())?;
     let began = Instant::now();
-    let mut crowd = crate::fanout::load::in_turns(count, |number| {
+    let mut crowd = Vec::with_capacity(count);
+    gather(&mut crowd, count, |number| {
         let (factory, names, heard) = (factory.clone(), names.clone(), heard.clone());
         async move {
             let group = number / members;

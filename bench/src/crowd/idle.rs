@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use super::member::{Heard, Member};
-use super::{Program, groups};
+use super::{Program, gather, groups};
 use crate::fanout::load::throng::Factory;
 use crate::fanout::machine;
 
@@ -62,12 +62,11 @@ pub async fn run(args: IdleArgs) -> Result<()> {
     let heard = Heard::new(1)?;
     let (mut crowd, mut rows): (Vec<Member>, Vec<Row>) = (Vec::new(), Vec::new());
     for size in sizes {
-        let begin = crowd.len();
-        let more = crate::fanout::load::in_turns(size - begin, |number| {
+        gather(&mut crowd, size, |number| {
             let (factory, names, heard) = (factory.clone(), names.clone(), heard.clone());
-            async move { Member::connect(&factory, begin + number, &names, 0, &heard).await }
-        });
-        crowd.extend(more.await?);
+            async move { Member::connect(&factory, number, &names, 0, &heard).await }
+        })
+        .await?;
         tokio::time::sleep(REST).await;
         for member in &mut crowd {
             member.ping().await?;

@@ -20,6 +20,9 @@ use crate::fanout::load::wire::Control;
 /// Bytes read at once.
 const READ_BYTES: usize = 4 * 1024;
 
+/// Refusals that are told in full.
+const REFUSALS_TOLD: u64 = 5;
+
 /// What a crowd has heard, all of it together.
 #[derive(Debug)]
 pub struct Heard {
@@ -185,8 +188,10 @@ async fn answers(mut reader: FrameReader, heard: Arc<Heard>, group: usize) {
                 heard.acked[group].fetch_add(1, Ordering::Relaxed);
             }
             Ok(Some(Message::Error(error))) => {
-                eprintln!("refused: {error:?}");
-                heard.refused.fetch_add(1, Ordering::Relaxed);
+                // The first few say what is wrong; they may be tens of thousands.
+                if heard.refused.fetch_add(1, Ordering::Relaxed) < REFUSALS_TOLD {
+                    eprintln!("refused: {error:?}");
+                }
             }
             _ => {}
         }

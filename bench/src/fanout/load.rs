@@ -28,13 +28,14 @@ use super::scenario::Scenario;
 /// How long deliveries may take after the last message was due.
 const GRACE: Duration = Duration::from_secs(15);
 
-/// How long everybody may take to connect and to get the first messages.
-const READY_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long everybody may take to connect and to get the first messages: very many handshakes take
+/// their time.
+const READY_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Handshakes at a time: as many as a server answers without a Retry.
 pub const CONNECTING_MAX: usize = 32;
 
-/// The topic, subject or channel of everything.
+/// The topic or subject of everything, and what the names of groups begin with.
 pub const TOPIC: &str = "fanout";
 
 /// Where the load goes.
@@ -69,9 +70,9 @@ enum Publisher {
 }
 
 impl Publisher {
-    async fn publish(&mut self, body: Bytes) -> Result<()> {
+    async fn publish(&mut self, group: usize, body: Bytes) -> Result<()> {
         match self {
-            Self::Throng(publisher) => publisher.publish(body),
+            Self::Throng(publisher) => publisher.publish(group, body),
             Self::Quinn(publisher) => publisher.publish(body).await,
             Self::Mqtt(publisher) => publisher.publish(&body).await,
             Self::Nats(publisher) => publisher.publish(&body).await,
@@ -141,11 +142,12 @@ async fn ready(order: &Order, meter: &Arc<Meter>) -> Result<Vec<Publisher>> {
             .map(|publisher| Publisher::Nats(Box::new(publisher)))
             .collect(),
     };
-    let (count, began) = (scenario.rate.max(1), Instant::now());
+    let (count, began) = (scenario.rate.max(u32::try_from(scenario.groups)?), Instant::now());
     for message in 0..count {
         tokio::time::sleep_until((began + scenario.due(message)).into()).await;
         let turn = message as usize % publishers.len();
-        publishers[turn].publish(meter.warm_up(message)).await?;
+        let group = scenario.group_of(message as usize);
+        publishers[turn].publish(group, meter.warm_up(message)).await?;
     }
     meter.warmed(count).await;
     Ok(publishers)
@@ -156,14 +158,15 @@ async fn measure(scenario: &Scenario, meter: &Meter, publishers: &mut [Publisher
     for message in 0..scenario.messages() {
         tokio::time::sleep_until((began + scenario.due(message)).into()).await;
         let turn = message as usize % publishers.len();
-        publishers[turn].publish(meter.body(message)).await?;
+        let group = scenario.group_of(message as usize);
+        publishers[turn].publish(group, meter.body(message)).await?;
     }
     // What is missing then is missing; the figures say so.
     let _ = tokio::time::timeout(GRACE, meter.complete()).await;
     Ok(meter.seen())
 }
 
-/// Connects many, some at a time, in order of their numbers.
+/// Connects many, some at a time; what is made is in the order of the numbers.
 pub async fn in_turns<T, F>(count: usize, mut connect: impl FnMut(usize) -> F) -> Result<Vec<T>>
 where
     T: Send + 'static,
@@ -176,10 +179,26 @@ where
         {
             made.push(one??);
         }
-        running.spawn(connect(number));
+        let connecting = connect(number);
+        running.spawn(async move { Ok::<_, anyhow::Error>((number, connecting.await?)) });
     }
     while let Some(one) = running.join_next().await {
         made.push(one??);
     }
-    Ok(made)
+    made.sort_by_key(|(number, _)| *number);
+    Ok(made.into_iter().map(|(_, one)| one).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_made_is_in_order_although_the_last_is_ready_first() {
+        let made = in_turns(100, |number| async move {
+            tokio::time::sleep(Duration::from_millis(1_000 - number as u64)).await;
+            Ok(number)
+        });
+        assert_eq!(made.await.unwrap(), (0..100).collect::<Vec<_>>());
+    }
 }

@@ -115,7 +115,7 @@ impl Meter {
                 (*seen, *latest) = (*seen + 1, late.max(*latest));
             }
         }
-        let whole = self.scenario.subscribers as u64;
+        let whole = self.scenario.audience() as u64;
         if counts.delivered.is_multiple_of(whole) && counts.warm.is_multiple_of(whole) {
             drop(counts);
             self.changed.notify_waiters();
@@ -124,7 +124,7 @@ impl Meter {
 
     /// Waits until so many messages before those that count have reached everybody.
     pub async fn warmed(&self, messages: u32) {
-        let owed = self.scenario.subscribers as u64 * u64::from(messages);
+        let owed = self.scenario.audience() as u64 * u64::from(messages);
         self.reached(|counts| counts.warm >= owed).await;
     }
 
@@ -152,7 +152,7 @@ impl Meter {
         let mut last = Histogram::<u64>::new_with_bounds(1, 600_000_000, 3);
         let mut uneven = 0;
         for (seen, latest) in &counts.messages {
-            uneven += u64::from(*seen != self.scenario.subscribers as u64);
+            uneven += u64::from(*seen != self.scenario.audience() as u64);
             if let Ok(last) = &mut last {
                 last.saturating_record((*latest).max(1));
             }
@@ -177,6 +177,7 @@ mod tests {
     const SMALL: Scenario = Scenario {
         publishers: 1,
         subscribers: 2,
+        groups: 1,
         rate: 2,
         size: 16,
         seconds: 1,

@@ -18,6 +18,8 @@ pub struct Sample {
     pub cpu_us_per_delivery: f64,
     /// What of it core nodes used; 0 for a system without any.
     pub core_us_per_delivery: f64,
+    /// Processors that the servers kept busy.
+    pub busy_cpus: f64,
     /// Resident bytes of all server processes for each connection: with everybody connected, less
     /// before.
     pub rss_per_conn: f64,
@@ -163,6 +165,7 @@ mod tests {
     const SCENARIO: Scenario = Scenario {
         publishers: 1,
         subscribers: 10,
+        groups: 1,
         rate: 1,
         size: 64,
         seconds: 1,
@@ -174,6 +177,7 @@ mod tests {
             round: 0,
             cpu_us_per_delivery: cpu,
             core_us_per_delivery: 0.0,
+            busy_cpus: 0.0,
             rss_per_conn: 1.0,
             packets_per_delivery: 2.0,
             foreign_cpu: 0.0,

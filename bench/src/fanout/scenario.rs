@@ -12,8 +12,11 @@ pub const STAMP_BYTES: usize = 12;
 pub struct Scenario {
     /// Clients that send, in turns.
     pub publishers: usize,
-    /// Clients that receive everything.
+    /// Clients that receive everything that is sent to their group.
     pub subscribers: usize,
+    /// Groups with a channel each, among which subscribers and messages are dealt in turns; one for
+    /// every system but throng.
+    pub groups: usize,
     /// Messages a second, of all publishers together.
     pub rate: u32,
     /// Bytes of a body.
@@ -40,9 +43,19 @@ impl Scenario {
         self.rate * self.seconds
     }
 
+    /// Subscribers of each group: as many in each, or it is no scenario.
+    pub fn audience(&self) -> usize {
+        self.subscribers / self.groups.max(1)
+    }
+
     /// Deliveries that are owed.
     pub fn expected(&self) -> u64 {
-        self.subscribers as u64 * u64::from(self.messages())
+        self.audience() as u64 * u64::from(self.messages())
+    }
+
+    /// The group that a message or a subscriber is of.
+    pub fn group_of(&self, number: usize) -> usize {
+        number % self.groups.max(1)
     }
 
     /// When a message is due, from the beginning: an open loop, whatever became of those before it.
@@ -60,6 +73,7 @@ mod tests {
         let scenario = Scenario {
             publishers: 1,
             subscribers: 1_000,
+            groups: 1,
             rate: 20,
             size: 256,
             seconds: 10,
@@ -67,5 +81,19 @@ mod tests {
         assert_eq!(scenario.name(), "fanout-1-1000-20-256");
         assert_eq!((scenario.messages(), scenario.expected()), (200, 200_000));
         assert_eq!(scenario.due(50), Duration::from_millis(2_500));
+    }
+
+    #[test]
+    fn among_groups_each_message_is_owed_to_one_of_them() {
+        let scenario = Scenario {
+            publishers: 1,
+            subscribers: 1_000,
+            groups: 20,
+            rate: 100,
+            size: 256,
+            seconds: 1,
+        };
+        assert_eq!((scenario.audience(), scenario.expected()), (50, 5_000));
+        assert_eq!((scenario.group_of(19), scenario.group_of(20)), (19, 0));
     }
 }

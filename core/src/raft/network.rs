@@ -3,23 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::Stream;
 use openraft::alias::{SnapshotOf, VoteOf};
-use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
-use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{EmptyNode, OptionalSend};
 use throng_protocol::cluster;
 use throng_protocol::ids::{NodeId, ShardId};
-use throng_protocol::placement::META_SHARD;
 use throng_raft_store::{SnapshotData, TypeConfig};
 use throng_transport::RpcError;
 
-use super::commits;
 use super::wire::{
     APPEND_LANE, Append, HEARTBEAT_LANE, RaftAnswer, RaftBody, RaftRequest, SNAPSHOT_LANE, VOTE_LANE,
 };
@@ -59,12 +55,6 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
         self.to(target, HEARTBEAT_LANE)
     }
 }
-
-/// What a replica answers to a stream of entries, once that is open.
-type AppendAnswers<'s> = BoxFuture<
-    's,
-    Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, RPCError<TypeConfig>>,
->;
 
 /// The way to one replica.
 #[derive(Debug)]
@@ -170,17 +160,6 @@ impl RaftNetworkV2<TypeConfig> for Network {
             RaftAnswer::Append(response) => Ok(response),
             other => Err(unexpected(&other)),
         }
-    }
-
-    fn stream_append<'s, S>(&'s mut self, input: S, option: RPCOption) -> AppendAnswers<'s>
-    where
-        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
-    {
-        if self.from.shard == META_SHARD {
-            // Every node looks its placement up in its own replica.
-            return stream_append_sequential(self, input, option);
-        }
-        stream_append_sequential(self, Box::pin(commits::riding(input)), option)
     }
 
     async fn vote(

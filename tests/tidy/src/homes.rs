@@ -22,6 +22,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("openraft-rt-tokio", &["throng-raft-store", "throng-core"]),
     ("heed", &["throng-raft-store"]),
     ("foyer", &["throng-gateway"]),
+    ("mimalloc", &["throng", "throng-bench"]),
 ];
 
 /// Names that only some source files may write, as (name, files or folders, what to do elsewhere).

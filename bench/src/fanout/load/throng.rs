@@ -53,17 +53,18 @@ pub struct Factory {
 /// Sends, and keeps what is on its way: an open loop does not wait for acks.
 pub struct Publisher {
     client: Client,
-    group: GroupId,
+    groups: Arc<[GroupId]>,
     channel: ChannelId,
     sends: JoinSet<Result<()>>,
 }
 
 impl Publisher {
-    pub fn publish(&mut self, body: Bytes) -> Result<()> {
+    pub fn publish(&mut self, group: usize, body: Bytes) -> Result<()> {
         while let Some(acked) = self.sends.try_join_next() {
             acked??;
         }
-        let (client, group, channel) = (self.client.clone(), self.group.clone(), self.channel.clone());
+        let group = self.groups.get(group).context("there is no such group")?.clone();
+        let (client, channel) = (self.client.clone(), self.channel.clone());
         self.sends.spawn(async move {
             client.send(&group, &channel, body).await.context("sending")?;
             Ok(())
@@ -83,13 +84,17 @@ impl Publisher {
 /// Connects everybody, each a member under a name of their own.
 pub async fn connect(scenario: &Scenario, cluster: &Path, meter: &Arc<Meter>) -> Result<Vec<Publisher>> {
     let factory = Arc::new(Factory::read(cluster, scenario.subscribers)?);
-    let (group, channel) = (GroupId::new(TOPIC)?, ChannelId::new("general")?);
+    let names = (0..scenario.groups).map(|number| GroupId::new(&format!("{TOPIC}-{number}")));
+    let groups: Arc<[GroupId]> = names.collect::<Result<_, _>>()?;
+    let channel = ChannelId::new("general")?;
     let owner = factory.client("owner").await?;
-    owner.create_group(&group).await?;
-    owner.create_channel(&group, &channel).await?;
+    for group in groups.iter() {
+        owner.create_group(group).await?;
+        owner.create_channel(group, &channel).await?;
+    }
     let subscribers = in_turns(scenario.subscribers, |number| {
-        let (factory, group, channel) = (factory.clone(), group.clone(), channel.clone());
-        let meter = meter.clone();
+        let (factory, channel, meter) = (factory.clone(), channel.clone(), meter.clone());
+        let group = groups[scenario.group_of(number)].clone();
         async move {
             let token = factory.token(&format!("subscriber-{number}"))?;
             let endpoint = factory.endpoint(number);
@@ -103,13 +108,15 @@ pub async fn connect(scenario: &Scenario, cluster: &Path, meter: &Arc<Meter>) ->
         }
     });
     in_turns(scenario.publishers, |number| {
-        let (factory, group, channel) = (factory.clone(), group.clone(), channel.clone());
+        let (factory, groups, channel) = (factory.clone(), groups.clone(), channel.clone());
         async move {
             let client = factory.client(&format!("publisher-{number}")).await?;
-            client.join(&group).await?;
+            for group in groups.iter() {
+                client.join(group).await?;
+            }
             Ok(Publisher {
                 client,
-                group,
+                groups,
                 channel,
                 sends: JoinSet::new(),
             })

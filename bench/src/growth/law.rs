@@ -1,0 +1,189 @@
+//! The law of what a load costs, fitted to measurements, and what ten million need by it.
+
+use serde::Serialize;
+
+/// Connections of an edge: the default of `connections_max` of a gateway.
+pub const EDGE_CONNECTIONS: u32 = 100_000;
+
+/// Online members for whom the law is worked out.
+const TEN_MILLION: f64 = 1e7;
+/// Messages a second that each of them gets.
+const RATES: [f64; 3] = [0.1, 1.0, 10.0];
+/// Bytes of an entry beside its body on the way from the core to an edge: names, numbers and frames.
+const ENTRY_OVERHEAD: f64 = 150.0;
+/// Feeds of one node: the lanes that `throng_transport::settings::CLUSTER_LANES_MAX` allows.
+const FEEDS_OF_A_NODE: f64 = 256.0;
+
+/// What is asked of a system, a second.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Load {
+    /// Messages sent.
+    pub messages: f64,
+    pub subscribers: f64,
+    /// Messages that each subscriber gets.
+    pub each: f64,
+}
+
+impl Load {
+    /// Packets between clients and edges: each delivery and its acknowledgement by QUIC, and with it,
+    /// once a second at most, what the client itself acks and that packet's acknowledgement.
+    pub fn packets(&self) -> f64 {
+        self.subscribers * (2.0 * self.each + 2.0 * self.each.min(1.0))
+    }
+}
+
+/// Processors = `idle_cpus` + `us_per_message` × messages a second + `us_per_packet` × packets a second.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Law {
+    /// Processors of three core nodes and an edge that do nothing.
+    pub idle_cpus: f64,
+    /// Microseconds of processor for a message, whoever gets it.
+    pub us_per_message: f64,
+    /// Microseconds of processor for a packet from or to a client.
+    pub us_per_packet: f64,
+}
+
+impl Law {
+    /// The law that fits best, by relative error; none if the loads do not tell its figures apart.
+    pub fn fit(measured: &[(Load, f64)]) -> Option<Self> {
+        let mut normal = [[0.0; 4]; 3];
+        for (load, cpus) in measured {
+            let row = [1.0, load.messages, load.packets()].map(|value| value / cpus);
+            for (line, left) in normal.iter_mut().zip(row) {
+                for (cell, right) in line.iter_mut().zip(row.into_iter().chain([1.0])) {
+                    *cell += left * right;
+                }
+            }
+        }
+        let [idle_cpus, message, packet] = solve(normal)?;
+        Some(Self {
+            idle_cpus,
+            us_per_message: message * 1e6,
+            us_per_packet: packet * 1e6,
+        })
+    }
+
+    /// Processors that a load keeps busy.
+    pub fn cpus(&self, load: &Load) -> f64 {
+        self.idle_cpus + (self.us_per_message * load.messages + self.us_per_packet * load.packets()) / 1e6
+    }
+}
+
+/// Solves three linear equations by elimination.
+fn solve(mut lines: [[f64; 4]; 3]) -> Option<[f64; 3]> {
+    for step in 0..3 {
+        let best =
+            (step..3).max_by(|one, other| lines[*one][step].abs().total_cmp(&lines[*other][step].abs()))?;
+        lines.swap(step, best);
+        let pivot = lines[step];
+        if pivot[step].abs() < f64::EPSILON * pivot[3].abs().max(f64::MIN_POSITIVE) {
+            return None;
+        }
+        for other in (0..3).filter(|other| *other != step) {
+            let factor = lines[other][step] / pivot[step];
+            for (cell, from) in lines[other].iter_mut().zip(pivot) {
+                *cell -= factor * from;
+            }
+        }
+    }
+    let value = |line: usize| lines[line][3] / lines[line][line];
+    let values = [value(0), value(1), value(2)];
+    values.iter().all(|value| value.is_finite()).then_some(values)
+}
+
+/// What ten million members online, all of one group, need.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TenMillion {
+    pub messages_per_s: f64,
+    pub edges: f64,
+    pub edge_cpus: f64,
+    pub edge_gib: f64,
+    /// Bytes a second that the leader of the channel sends to edges.
+    pub core_egress_bytes_per_s: f64,
+    /// Hops from the leader to an edge: 1 while a node feeds every edge itself.
+    pub relay_depth: f64,
+}
+
+impl TenMillion {
+    pub fn table(law: &Law, bytes_per_connection: f64, body: f64) -> Vec<Self> {
+        let edges = (TEN_MILLION / f64::from(EDGE_CONNECTIONS)).ceil();
+        let of_rate = |&each: &f64| {
+            let load = Load {
+                messages: each,
+                subscribers: TEN_MILLION,
+                each,
+            };
+            Self {
+                messages_per_s: each,
+                edges,
+                edge_cpus: law.us_per_packet * load.packets() / 1e6,
+                edge_gib: TEN_MILLION * bytes_per_connection / f64::from(1 << 30),
+                core_egress_bytes_per_s: edges * each * (body + ENTRY_OVERHEAD),
+                relay_depth: (edges.ln() / FEEDS_OF_A_NODE.ln()).ceil().max(1.0),
+            }
+        };
+        RATES.iter().map(of_rate).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(messages: f64, subscribers: f64) -> Load {
+        Load {
+            messages,
+            subscribers,
+            each: messages,
+        }
+    }
+
+    const LAW: Law = Law {
+        idle_cpus: 0.05,
+        us_per_message: 900.0,
+        us_per_packet: 6.0,
+    };
+
+    #[test]
+    fn the_law_behind_exact_figures_is_found() {
+        let loads = [
+            load(20.0, 200.0),
+            load(5.0, 1_000.0),
+            load(20.0, 1_000.0),
+            load(1.0, 20_000.0),
+        ];
+        let measured: Vec<_> = loads.iter().map(|load| (*load, LAW.cpus(load))).collect();
+        let found = Law::fit(&measured).unwrap();
+        assert!((found.idle_cpus - LAW.idle_cpus).abs() < 1e-9, "{found:?}");
+        assert!(
+            (found.us_per_message - LAW.us_per_message).abs() < 1e-4,
+            "{found:?}"
+        );
+        assert!(
+            (found.us_per_packet - LAW.us_per_packet).abs() < 1e-6,
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn loads_that_are_all_alike_have_no_law() {
+        let same = (load(20.0, 200.0), 0.5);
+        assert_eq!(Law::fit(&[same, same, same]), None);
+        assert_eq!(Law::fit(&[]), None);
+    }
+
+    #[test]
+    fn packets_are_two_a_delivery_and_two_a_second_at_most_for_acks() {
+        assert!((load(20.0, 1_000.0).packets() - 42_000.0).abs() < f64::EPSILON);
+        assert!((load(0.5, 1_000.0).packets() - 2_000.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn ten_million_need_a_hundred_edges_and_no_relays() {
+        let table = TenMillion::table(&LAW, 24_576.0, 256.0);
+        let one = &table[1];
+        assert!((one.edges - 100.0).abs() < f64::EPSILON && (one.relay_depth - 1.0).abs() < f64::EPSILON);
+        assert!((one.edge_cpus - 240.0).abs() < 1e-6, "{one:?}");
+        assert!((one.core_egress_bytes_per_s - 40_600.0).abs() < 1e-6, "{one:?}");
+    }
+}
