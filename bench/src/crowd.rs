@@ -44,29 +44,33 @@ impl Program {
     }
 }
 
-/// Members that connect between two looks at whether the others must ping.
-const CHUNK: usize = 1_000;
-/// Between two pings of those who wait for others to connect: well below what an edge takes for silence.
-const PING_EVERY: Duration = Duration::from_secs(15);
+/// Members that connect before some of the others ping.
+const CHUNK: usize = 200;
+/// Members that connect between two words about it.
+const TOLD_EVERY: usize = 10_000;
+/// Between two pings of a member that waits for others to connect: well below what an edge takes for
+/// silence.
+const PING_EVERY: Duration = Duration::from_secs(20);
 
-/// Connects members until there are so many. Those who are there stay so, however long it takes.
+/// Connects members until there are so many. Those who are there stay so, however long it takes: they
+/// ping in turns, as people do who came at different times.
 async fn gather<F>(crowd: &mut Vec<Member>, count: usize, mut connect: impl FnMut(usize) -> F) -> Result<()>
 where
     F: Future<Output = Result<Member>> + Send + 'static,
 {
-    let mut pinged = Instant::now();
+    let (mut looked, mut turn) = (Instant::now(), 0);
     while crowd.len() < count {
         let begin = crowd.len();
         let more = in_turns(CHUNK.min(count - begin), |number| connect(begin + number)).await?;
         crowd.extend(more);
-        if crowd.len().is_multiple_of(10 * CHUNK) {
-            eprintln!("{} connected", crowd.len());
+        let share = looked.elapsed().div_duration_f64(PING_EVERY).min(1.0);
+        looked = Instant::now();
+        for _ in 0..(crowd.len() as f64 * share).ceil() as usize {
+            turn = (turn + 1) % crowd.len();
+            crowd[turn].ping().await?;
         }
-        if pinged.elapsed() >= PING_EVERY {
-            pinged = Instant::now();
-            for member in crowd.iter_mut() {
-                member.ping().await?;
-            }
+        if crowd.len().is_multiple_of(TOLD_EVERY) {
+            eprintln!("{} connected", crowd.len());
         }
     }
     Ok(())

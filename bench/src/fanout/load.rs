@@ -5,6 +5,7 @@
 //! subscriber needs: a library for each would bring its own buffering and its own cost to the side that
 //! must not be what is measured.
 
+mod centrifugo;
 mod mqtt;
 mod nats;
 pub mod quic;
@@ -45,6 +46,7 @@ pub enum Target {
     Quinn { addr: SocketAddr, ca: PathBuf },
     Mqtt { addr: SocketAddr, ca: PathBuf, qos: u8 },
     Nats { addr: SocketAddr, ca: PathBuf },
+    Centrifugo { addr: SocketAddr, ca: PathBuf },
 }
 
 /// A whole order for a load process.
@@ -67,6 +69,7 @@ enum Publisher {
     Quinn(quic::Publisher),
     Mqtt(mqtt::Publisher),
     Nats(Box<nats::Publisher>),
+    Centrifugo(Box<centrifugo::Publisher>),
 }
 
 impl Publisher {
@@ -76,6 +79,7 @@ impl Publisher {
             Self::Quinn(publisher) => publisher.publish(body).await,
             Self::Mqtt(publisher) => publisher.publish(&body).await,
             Self::Nats(publisher) => publisher.publish(&body).await,
+            Self::Centrifugo(publisher) => publisher.publish(&body).await,
         }
     }
 
@@ -83,7 +87,7 @@ impl Publisher {
     async fn finish(self) -> Result<()> {
         match self {
             Self::Throng(publisher) => publisher.finish().await,
-            Self::Quinn(_) | Self::Mqtt(_) | Self::Nats(_) => Ok(()),
+            Self::Quinn(_) | Self::Mqtt(_) | Self::Nats(_) | Self::Centrifugo(_) => Ok(()),
         }
     }
 }
@@ -140,6 +144,11 @@ async fn ready(order: &Order, meter: &Arc<Meter>) -> Result<Vec<Publisher>> {
             .await?
             .into_iter()
             .map(|publisher| Publisher::Nats(Box::new(publisher)))
+            .collect(),
+        Target::Centrifugo { addr, ca } => centrifugo::connect(scenario, *addr, ca, meter)
+            .await?
+            .into_iter()
+            .map(|publisher| Publisher::Centrifugo(Box::new(publisher)))
             .collect(),
     };
     let (count, began) = (scenario.rate.max(u32::try_from(scenario.groups)?), Instant::now());

@@ -32,10 +32,17 @@ pub enum Kind {
     MosquittoQos0,
     MosquittoQos1,
     Nats,
+    Centrifugo,
 }
 
 /// Every peer, by the name it has on the command line.
-const PEERS: [Kind; 4] = [Kind::Quinn, Kind::MosquittoQos0, Kind::MosquittoQos1, Kind::Nats];
+const PEERS: [Kind; 5] = [
+    Kind::Quinn,
+    Kind::MosquittoQos0,
+    Kind::MosquittoQos1,
+    Kind::Nats,
+    Kind::Centrifugo,
+];
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,6 +52,7 @@ impl fmt::Display for Kind {
             Self::MosquittoQos0 => "mosquitto-qos0",
             Self::MosquittoQos1 => "mosquitto-qos1",
             Self::Nats => "nats",
+            Self::Centrifugo => "centrifugo",
         })
     }
 }
@@ -70,15 +78,17 @@ impl Kind {
             Self::Quinn => std::env::current_exe().map_err(|error| error.to_string()),
             Self::MosquittoQos0 | Self::MosquittoQos1 => found("mosquitto"),
             Self::Nats => found("nats-server"),
+            Self::Centrifugo => found("centrifugo"),
         }
     }
 }
 
-/// Looks along PATH, and where Debian puts daemons.
+/// Looks along PATH, where Debian puts daemons, and where Go puts programs.
 fn found(name: &str) -> Result<PathBuf, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
-    let mut places = folders.map(|folder| folder.join(name));
+    let go = std::env::home_dir().map(|home| home.join("go/bin"));
+    let mut places = folders.chain(go).map(|folder| folder.join(name));
     places
         .find(|place| place.is_file())
         .ok_or_else(|| format!("{name} is not installed"))
@@ -169,7 +179,9 @@ impl Server {
         match &self.target {
             Target::Throng { cluster } => nodes(cluster).is_ok_and(|nodes| !nodes.is_empty()),
             Target::Quinn { .. } => UdpSocket::bind(addr).is_err(),
-            Target::Mqtt { .. } | Target::Nats { .. } => TcpStream::connect(addr).is_ok(),
+            Target::Mqtt { .. } | Target::Nats { .. } | Target::Centrifugo { .. } => {
+                TcpStream::connect(addr).is_ok()
+            }
         }
     }
 }
@@ -194,7 +206,9 @@ fn free_addr(kind: Kind) -> Result<SocketAddr> {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     Ok(match kind {
         Kind::Throng | Kind::Quinn => UdpSocket::bind(any)?.local_addr()?,
-        Kind::MosquittoQos0 | Kind::MosquittoQos1 | Kind::Nats => TcpListener::bind(any)?.local_addr()?,
+        Kind::MosquittoQos0 | Kind::MosquittoQos1 | Kind::Nats | Kind::Centrifugo => {
+            TcpListener::bind(any)?.local_addr()?
+        }
     })
 }
 
@@ -219,23 +233,46 @@ fn command(
             Target::Quinn { addr, ca }
         }
         Kind::MosquittoQos0 | Kind::MosquittoQos1 => {
-            let config = configured(include_str!("../../peers/mosquitto.conf"), folder, addr, leaf)?;
+            let config = configured(
+                include_str!("../../peers/mosquitto.conf"),
+                folder,
+                addr,
+                leaf,
+                "conf",
+            )?;
             command.arg("-c").arg(config);
             let qos = u8::from(kind == Kind::MosquittoQos1);
             Target::Mqtt { addr, ca, qos }
         }
         Kind::Nats => {
-            let config = configured(include_str!("../../peers/nats.conf"), folder, addr, leaf)?;
+            let config = configured(include_str!("../../peers/nats.conf"), folder, addr, leaf, "conf")?;
             command.arg("-c").arg(config);
             Target::Nats { addr, ca }
+        }
+        Kind::Centrifugo => {
+            let config = configured(
+                include_str!("../../peers/centrifugo.json"),
+                folder,
+                addr,
+                leaf,
+                "json",
+            )?;
+            command.arg("--config").arg(config);
+            Target::Centrifugo { addr, ca }
         }
     };
     Ok((command, target))
 }
 
 /// Writes a peer's configuration for this run.
-fn configured(template: &str, folder: &Path, addr: SocketAddr, leaf: &LeafFiles) -> Result<PathBuf> {
-    let path = folder.join("server.conf");
+fn configured(
+    template: &str,
+    folder: &Path,
+    addr: SocketAddr,
+    leaf: &LeafFiles,
+    ending: &str,
+) -> Result<PathBuf> {
+    let path = folder.join(format!("server.{ending}"));
     let filled = template
         .replace("{port}", &addr.port().to_string())
         .replace("{cert}", &leaf.cert.display().to_string())
