@@ -1,6 +1,6 @@
 //! `throng-bench growth`: how what a delivery costs grows with the audience, the groups and the rate.
 //!
-//! Points of different shape are measured in turns, a law of three figures is fitted to all but one of
+//! Points of different shape are measured in turns, a law of four figures is fitted to all but one of
 //! them, and the one that was held out must cost what the law says. From the law follows what ten
 //! million would need. It compares with nothing: that is what `fanout` is for.
 
@@ -86,11 +86,11 @@ pub struct GrowthArgs {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "200@20,1000@5,1000@20,5000@4,20000@1,1000@100/20,5000@100/500"
+        default_value = "200@20,1000@5,1000@20,5000@2,20000@1,1000@100/20,5000@100/500"
     )]
     points: Vec<Point>,
     /// What the law must predict
-    #[arg(long, default_value = "10000@2")]
+    #[arg(long, default_value = "10000@1")]
     hold_out: Point,
     /// Bytes of a body
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(12..=131_072))]
@@ -276,8 +276,8 @@ fn print(growth: &Growth, json: bool) -> Result<()> {
     }
     writeln!(
         out,
-        "processors = {:.3} + {:.0} us x messages/s + {:.2} us x client packets/s",
-        growth.law.idle_cpus, growth.law.us_per_message, growth.law.us_per_packet
+        "processors = {:.3} + {:.0} us x messages/s + {:.2} us x deliveries/s + {:.2} us x client acks/s",
+        growth.law.idle_cpus, growth.law.us_per_message, growth.law.us_per_delivery, growth.law.us_per_ack
     )?;
     writeln!(
         out,
