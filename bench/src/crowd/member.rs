@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use throng_protocol::frame;
 use throng_protocol::ids::{ChannelId, ChannelNumber, ClientMessageId, GroupId, Position, Seq};
-use throng_protocol::message::{ClientAck, Deliver, Message, Ping, Send};
+use throng_protocol::message::{ClientAck, Deliver, Error, Message, Ping, Send};
 use throng_transport::{FrameReader, FrameWriter, Link, RecvHalf};
 
 use super::CHANNEL;
@@ -70,6 +70,13 @@ impl Heard {
         self.late_us
             .lock()
             .saturating_record(now.saturating_sub(due).max(1));
+    }
+
+    /// An error has come. The first few say what is wrong; they may be tens of thousands.
+    fn refused(&self, error: &Error) {
+        if self.refused.fetch_add(1, Ordering::Relaxed) < REFUSALS_TOLD {
+            eprintln!("refused: {error:?}");
+        }
     }
 
     /// Messages acked, of all groups.
@@ -187,12 +194,7 @@ async fn answers(mut reader: FrameReader, heard: Arc<Heard>, group: usize) {
             Ok(Some(Message::Ack(_))) => {
                 heard.acked[group].fetch_add(1, Ordering::Relaxed);
             }
-            Ok(Some(Message::Error(error))) => {
-                // The first few say what is wrong; they may be tens of thousands.
-                if heard.refused.fetch_add(1, Ordering::Relaxed) < REFUSALS_TOLD {
-                    eprintln!("refused: {error:?}");
-                }
-            }
+            Ok(Some(Message::Error(error))) => heard.refused(&error),
             _ => {}
         }
     }

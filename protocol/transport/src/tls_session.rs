@@ -295,7 +295,7 @@ enum Whose {
 struct Half(Arc<Update>, Whose);
 
 impl Half {
-    fn key(&self) -> &Box<dyn rustls::quic::PacketKey> {
+    fn key(&self) -> &impl PacketKey {
         let keys = self.0.keys();
         match self.1 {
             Whose::Local => &keys.local,

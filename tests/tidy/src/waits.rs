@@ -17,6 +17,10 @@ const ALLOWED: &[(&str, &str)] = &[
         "asks again, before a deadline, while an election or a lease is not over",
     ),
     (
+        "raft-store/tests/storage/sim_disk.rs",
+        "how long a write lingers is what is tested; the clock is paused",
+    ),
+    (
         "tests/sim/src/clients.rs",
         "a simulated client waits before it connects again; the time is simulated",
     ),
