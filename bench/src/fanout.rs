@@ -93,21 +93,8 @@ pub fn run(args: &FanoutArgs) -> Result<bool> {
                 systems.len() - 1 - place
             };
             let (system, program) = &systems[turn];
-            let sample = loop {
-                let sample = measure(*system, program, &scenario, round, &halves)?;
-                if sample.foreign_cpu <= args.foreign_max {
-                    break sample;
-                }
-                void_runs += 1;
-                eprintln!(
-                    "void: others took {:.0} % of the machine",
-                    100.0 * sample.foreign_cpu
-                );
-                ensure!(
-                    void_runs <= VOID_MAX,
-                    "others use this machine too much to measure anything"
-                );
-            };
+            let run = || measure(*system, program, &scenario, round, &halves);
+            let sample = undisturbed(run, args.foreign_max, &mut void_runs)?;
             eprintln!(
                 "round {round}, {system}: {:.2} us of processor a delivery, p99 {:.1} ms",
                 sample.cpu_us_per_delivery, sample.seen.p99_ms
@@ -155,6 +142,29 @@ pub fn beside_me(name: &str) -> Result<PathBuf> {
     Ok(me.with_file_name(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
 }
 
+/// Runs again while others take too much of the machine.
+pub fn undisturbed(
+    run: impl Fn() -> Result<Sample>,
+    foreign_max: f64,
+    void_runs: &mut usize,
+) -> Result<Sample> {
+    loop {
+        let sample = run()?;
+        if sample.foreign_cpu <= foreign_max {
+            return Ok(sample);
+        }
+        *void_runs += 1;
+        eprintln!(
+            "void: others took {:.0} % of the machine",
+            100.0 * sample.foreign_cpu
+        );
+        ensure!(
+            *void_runs <= VOID_MAX,
+            "others use this machine too much to measure anything"
+        );
+    }
+}
+
 /// One run: a fresh server, a load against it, and what both cost.
 pub fn measure(
     system: Kind,
@@ -187,6 +197,8 @@ pub fn measure(
         cpu_us_per_delivery: spent.servers_s * 1e6 / deliveries,
         core_us_per_delivery: cores_s * 1e6 / deliveries,
         busy_cpus: spent.servers_s / spent.wall_s.max(0.001),
+        load_share: spent.load_s / (spent.wall_s.max(0.001) * halves.load.len() as f64),
+        wall_s: spent.wall_s,
         rss_per_conn: (connected as f64 - idle as f64) / connections,
         packets_per_delivery: spent.totals.packets as f64 / deliveries,
         foreign_cpu: spent.foreign(),

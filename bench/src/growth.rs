@@ -20,6 +20,9 @@ use crate::fanout::report::{Report, Row, Sample};
 use crate::fanout::scenario::Scenario;
 use crate::fanout::systems::Kind;
 
+/// Of its processors, what a load may use: above it the load is what is late, and its point is told but
+/// no law is fitted to it.
+const LOAD_SHARE_MAX: f64 = 0.9;
 /// By how much the held-out point may differ from what the law says of it.
 const ERROR_MAX: f64 = 0.15;
 /// What a delivery to the largest audience may cost, beside one to the smallest.
@@ -70,11 +73,14 @@ impl Point {
         }
     }
 
-    fn load(self) -> Load {
+    /// What a run of it asked for, over the time that it took: when messages are few, the last one is due
+    /// well before the end, and deliveries that are late stretch it.
+    fn load(self, seconds: f64, wall_s: f64) -> Load {
         Load {
             messages: f64::from(self.rate),
             subscribers: self.subscribers as f64,
             each: f64::from(self.rate) / self.groups as f64,
+            pace: seconds / wall_s,
         }
     }
 }
@@ -86,7 +92,7 @@ pub struct GrowthArgs {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "200@20,1000@5,1000@20,5000@2,20000@1,1000@100/20,5000@100/500"
+        default_value = "200@20,1000@1,1000@5,1000@20,5000@2,20000@1,1000@100/20,5000@100/500"
     )]
     points: Vec<Point>,
     /// What the law must predict
@@ -98,6 +104,9 @@ pub struct GrowthArgs {
     /// Seconds of each run for which messages are due
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
+    /// Of the machine's processors, what others may take while a run counts
+    #[arg(long, default_value_t = 0.2)]
+    foreign_max: f64,
     /// Rounds; every other one takes the points in reverse order
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -122,6 +131,10 @@ struct Measured {
     busy_cpus: f64,
     /// What the law says of that.
     predicted_cpus: f64,
+    /// Of the load's processors, what it used.
+    load_share: f64,
+    #[serde(skip)]
+    load: Load,
     #[serde(flatten)]
     row: Row,
 }
@@ -135,6 +148,9 @@ struct Growth {
     held_out_error: f64,
     /// Processor time of a delivery to the largest audience of one group over the smallest's.
     growth_ratio: f64,
+    /// The edge's part of it, the largest audience over the smallest one that gets as many messages each:
+    /// without what a message and an idle core cost.
+    edge_growth_ratio: f64,
     ten_million: Vec<TenMillion>,
     failures: Vec<String>,
 }
@@ -149,6 +165,7 @@ pub fn run(args: &GrowthArgs) -> Result<bool> {
     let halves = Halves::of_this_machine()?;
     let points: Vec<Point> = args.points.iter().copied().chain([args.hold_out]).collect();
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); points.len()];
+    let mut void_runs = 0;
     for round in 0..args.rounds as usize {
         for place in 0..points.len() {
             let turn = if round.is_multiple_of(2) {
@@ -157,7 +174,8 @@ pub fn run(args: &GrowthArgs) -> Result<bool> {
                 points.len() - 1 - place
             };
             let scenario = points[turn].scenario(args.size as usize, args.seconds);
-            let sample = crate::fanout::measure(Kind::Throng, &program, &scenario, round, &halves)?;
+            let run = || crate::fanout::measure(Kind::Throng, &program, &scenario, round, &halves);
+            let sample = crate::fanout::undisturbed(run, args.foreign_max, &mut void_runs)?;
             eprintln!(
                 "round {round}, {} in {} groups at {} a second: {:.2} us of processor a delivery, last {:.1} ms",
                 scenario.subscribers,
@@ -192,24 +210,26 @@ fn judge(args: &GrowthArgs, points: &[Point], samples: &[Vec<Sample>]) -> Result
             .into_iter()
             .next()
             .context("every point has a run at least")?;
-        let mut busy: Vec<f64> = samples.iter().map(|sample| sample.busy_cpus).collect();
-        busy.sort_by(f64::total_cmp);
+        let wall_s = median(samples, |sample| sample.wall_s);
         measured.push(Measured {
             point,
             edge_us_per_delivery: row.cpu_us_per_delivery - row.core_us_per_delivery,
-            busy_cpus: busy[busy.len() / 2],
+            busy_cpus: median(samples, |sample| sample.busy_cpus),
             predicted_cpus: 0.0,
+            load_share: median(samples, |sample| sample.load_share),
+            load: point.load(f64::from(args.seconds), wall_s),
             row,
         });
     }
     let held_out = measured.pop().context("a point is held out")?;
     let known: Vec<(Load, f64)> = measured
         .iter()
-        .map(|one| (one.point.load(), one.busy_cpus))
+        .filter(|one| one.load_share <= LOAD_SHARE_MAX)
+        .map(|one| (one.load, one.busy_cpus))
         .collect();
     let law = Law::fit(&known).context("the points are too much alike for a law")?;
     let predicted = |one: Measured| Measured {
-        predicted_cpus: law.cpus(&one.point.load()),
+        predicted_cpus: law.cpus(&one.load),
         ..one
     };
     let (measured, held_out): (Vec<_>, _) =
@@ -231,6 +251,7 @@ fn judge(args: &GrowthArgs, points: &[Point], samples: &[Vec<Sample>]) -> Result
         .iter()
         .max_by_key(|one| one.point.subscribers)
         .map_or(0.0, |one| one.row.rss_per_conn);
+    let edge_growth_ratio = edge_growth_ratio(&measured, &held_out);
     Ok(Growth {
         ten_million: TenMillion::table(&law, bytes_per_connection, f64::from(args.size)),
         points: measured,
@@ -238,6 +259,7 @@ fn judge(args: &GrowthArgs, points: &[Point], samples: &[Vec<Sample>]) -> Result
         law,
         held_out_error,
         growth_ratio,
+        edge_growth_ratio,
         failures,
     })
 }
@@ -253,6 +275,32 @@ fn growth_ratio(points: &[Measured]) -> f64 {
     }
 }
 
+/// Of the points with one group at the largest audience's rate, the largest's cost at the edge over the
+/// smallest's.
+fn edge_growth_ratio(points: &[Measured], held_out: &Measured) -> f64 {
+    let of_one_group = || {
+        points
+            .iter()
+            .chain([held_out])
+            .filter(|one| one.point.groups == 1)
+    };
+    let Some(largest) = of_one_group().max_by_key(|one| one.point.subscribers) else {
+        return 1.0;
+    };
+    let smallest = of_one_group()
+        .filter(|one| one.point.rate == largest.point.rate)
+        .min_by_key(|one| one.point.subscribers);
+    smallest.map_or(1.0, |smallest| {
+        largest.edge_us_per_delivery / smallest.edge_us_per_delivery
+    })
+}
+
+fn median(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> f64 {
+    let mut values: Vec<f64> = samples.iter().map(of).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
 fn print(growth: &Growth, json: bool) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if json {
@@ -262,7 +310,7 @@ fn print(growth: &Growth, json: bool) -> Result<()> {
         writeln!(
             out,
             "{:>6} subscribers, {:>3} groups, {:>3}/s: {:>6.2} us a delivery (edge {:.2}), last {:>6.1} ms, \
-             {:.2} packets, {:.3} processors ({:.3} predicted)",
+             {:.2} packets, {:.3} processors ({:.3} predicted), load {:.0} % busy",
             one.point.subscribers,
             one.point.groups,
             one.point.rate,
@@ -271,7 +319,8 @@ fn print(growth: &Growth, json: bool) -> Result<()> {
             one.row.delivery_ms.last,
             one.row.packets_per_delivery,
             one.busy_cpus,
-            one.predicted_cpus
+            one.predicted_cpus,
+            100.0 * one.load_share
         )?;
     }
     writeln!(
@@ -281,20 +330,21 @@ fn print(growth: &Growth, json: bool) -> Result<()> {
     )?;
     writeln!(
         out,
-        "held out: {:+.1} %; largest audience beside smallest: {:.2}",
+        "held out: {:+.1} %; largest audience beside smallest: {:.2}, at the edge and one rate: {:.2}",
         100.0 * growth.held_out_error,
-        growth.growth_ratio
+        growth.growth_ratio,
+        growth.edge_growth_ratio
     )?;
     for one in &growth.ten_million {
         writeln!(
             out,
-            "ten million at {:.1} messages/s each: {:.0} edges of {} connections, {:.0} processors and {:.0} GiB \
-             at the edges, {:.2} MB/s out of the core",
+            "ten million at {:.1} messages/s each: {:.0} edges of {} connections, {:.0} processors at \
+             the edges, {:.0} GiB, {:.2} MB/s out of the core",
             one.messages_per_s,
             one.edges,
             law::EDGE_CONNECTIONS,
             one.edge_cpus,
-            one.edge_gib,
+            one.gib,
             one.core_egress_bytes_per_s / 1e6
         )?;
     }

@@ -73,7 +73,7 @@ pub struct ClusterTlsFiles {
     pub key: PathBuf,
 }
 
-/// Client connections of an edge unless it is set: 3 GiB of memory when all of them are idle.
+/// Client connections of an edge unless it is set: 2 GiB of memory when all of them are idle.
 pub const CONNECTIONS_MAX: usize = 100_000;
 
 /// Bounds of an edge.

@@ -50,8 +50,8 @@ impl ShardTiming {
     }
 
     /// How long a leader may be silent before its followers look at what is due: longer than between
-    /// two heartbeats, and short enough that a node that asks once a heartbeat has them look again
-    /// before the shortest election timeout.
+    /// two heartbeats, and short enough that a node that asks once a heartbeat has them look again no
+    /// later than a tick behind the shortest election timeout.
     pub fn patience(self) -> Duration {
         self.election_min.saturating_sub(self.heartbeat + self.tick())
     }

@@ -20,6 +20,10 @@ pub struct Sample {
     pub core_us_per_delivery: f64,
     /// Processors that the servers kept busy.
     pub busy_cpus: f64,
+    /// Of the load's processors, what it used: near 1 it is the load that is late.
+    pub load_share: f64,
+    /// Seconds from the first message due to the last delivery.
+    pub wall_s: f64,
     /// Resident bytes of all server processes for each connection: with everybody connected, less
     /// before.
     pub rss_per_conn: f64,
@@ -178,6 +182,8 @@ mod tests {
             cpu_us_per_delivery: cpu,
             core_us_per_delivery: 0.0,
             busy_cpus: 0.0,
+            load_share: 0.0,
+            wall_s: 1.0,
             rss_per_conn: 1.0,
             packets_per_delivery: 2.0,
             foreign_cpu: 0.0,

@@ -22,21 +22,23 @@ pub struct Load {
     pub subscribers: f64,
     /// Messages that each subscriber gets.
     pub each: f64,
+    /// How much of that really came a second.
+    pub pace: f64,
 }
 
 impl Load {
     pub fn deliveries(&self) -> f64 {
-        self.subscribers * self.each
+        self.subscribers * self.each * self.pace
     }
 
     /// What clients say has arrived: once a second at most.
     pub fn acks(&self) -> f64 {
-        self.subscribers * self.each.min(1.0)
+        self.subscribers * self.each.min(1.0) * self.pace
     }
 
     /// What the law multiplies its figures with.
     fn shape(&self) -> [f64; FIGURES] {
-        [1.0, self.messages, self.deliveries(), self.acks()]
+        [1.0, self.messages * self.pace, self.deliveries(), self.acks()]
     }
 }
 
@@ -122,7 +124,8 @@ pub struct TenMillion {
     pub messages_per_s: f64,
     pub edges: f64,
     pub edge_cpus: f64,
-    pub edge_gib: f64,
+    /// Resident memory that all server processes grow by.
+    pub gib: f64,
     /// Bytes a second that the leader of the channel sends to edges.
     pub core_egress_bytes_per_s: f64,
     /// Hops from the leader to an edge: 1 while a node feeds every edge itself.
@@ -137,12 +140,13 @@ impl TenMillion {
                 messages: each,
                 subscribers: TEN_MILLION,
                 each,
+                pace: 1.0,
             };
             Self {
                 messages_per_s: each,
                 edges,
                 edge_cpus: (law.us_per_delivery * load.deliveries() + law.us_per_ack * load.acks()) / 1e6,
-                edge_gib: TEN_MILLION * bytes_per_connection / f64::from(1 << 30),
+                gib: TEN_MILLION * bytes_per_connection / f64::from(1 << 30),
                 core_egress_bytes_per_s: edges * each * (body + ENTRY_OVERHEAD),
                 relay_depth: (edges.ln() / FEEDS_OF_A_NODE.ln()).ceil().max(1.0),
             }
@@ -160,6 +164,7 @@ mod tests {
             messages,
             subscribers,
             each: messages,
+            pace: 1.0,
         }
     }
 
@@ -198,6 +203,18 @@ mod tests {
         let same = (load(20.0, 200.0), 0.5);
         assert_eq!(Law::fit(&[same, same, same, same]), None);
         assert_eq!(Law::fit(&[]), None);
+    }
+
+    #[test]
+    fn what_took_longer_came_more_slowly() {
+        let slow = Load {
+            pace: 0.5,
+            ..load(20.0, 1_000.0)
+        };
+        assert!((slow.deliveries() - 10_000.0).abs() < f64::EPSILON);
+        assert!((slow.acks() - 500.0).abs() < f64::EPSILON);
+        let expected = LAW.idle_cpus + (LAW.cpus(&load(20.0, 1_000.0)) - LAW.idle_cpus) / 2.0;
+        assert!((LAW.cpus(&slow) - expected).abs() < 1e-12);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
@@ -40,6 +41,7 @@ impl Publisher {
         let mut request = BytesMut::new();
         put_bytes(&mut request, 1, TOPIC.as_bytes());
         put_bytes(&mut request, 2, body);
+        self.0.answer_what_came().await?;
         self.0.command(PUBLISH, &request).await
     }
 }
@@ -132,6 +134,32 @@ impl Connection {
         self.say(BINARY, &delimited).await
     }
 
+    /// Answers the pings that have come, without waiting for more; a refusal of what was published fails.
+    async fn answer_what_came(&mut self) -> Result<()> {
+        loop {
+            let more = tokio::time::timeout(Duration::ZERO, self.stream.read_buf(&mut self.buffer)).await;
+            while let Some((kind, payload)) = frame(&mut self.buffer) {
+                match kind {
+                    BINARY => {
+                        for reply in replies(&payload)? {
+                            match reply {
+                                Reply::Ping => self.say(BINARY, &[0]).await?,
+                                Reply::Refused(_, text) => bail!("the server refuses: {text}"),
+                                Reply::Done(_) | Reply::Publication(_) => {}
+                            }
+                        }
+                    }
+                    PING => self.say(PONG, &payload).await?,
+                    _ => {}
+                }
+            }
+            match more {
+                Err(_) => return Ok(()),
+                Ok(read) => ensure!(read? > 0, "the server has closed"),
+            }
+        }
+    }
+
     /// Reads publications until the connection ends; answers pings of both layers.
     async fn take(mut self, meter: Arc<Meter>) -> Result<()> {
         loop {
@@ -175,10 +203,16 @@ fn framed(kind: u8, payload: &[u8]) -> BytesMut {
     frame.put_u8(0x80 | kind);
     match u8::try_from(payload.len()) {
         Ok(short) if short < 126 => frame.put_u8(0x80 | short),
-        _ => {
-            frame.put_u8(0x80 | 127);
-            frame.put_u64(payload.len() as u64);
-        }
+        _ => match u16::try_from(payload.len()) {
+            Ok(length) => {
+                frame.put_u8(0x80 | 126);
+                frame.put_u16(length);
+            }
+            Err(_) => {
+                frame.put_u8(0x80 | 127);
+                frame.put_u64(payload.len() as u64);
+            }
+        },
     }
     frame.put_slice(&MASK);
     frame.extend(
@@ -352,5 +386,7 @@ mod tests {
         assert_eq!(found[0], (BINARY, Bytes::from_static(b"abc")));
         assert_eq!(found[1].1.len(), 256);
         assert_eq!(framed(BINARY, b"a")[..], [0x82, 0x81, 1, 2, 3, 4, b'a' ^ 1]);
+        assert_eq!(framed(BINARY, &[0; 256])[..4], [0x82, 0x80 | 126, 1, 0]);
+        assert_eq!(framed(BINARY, &[0; 65_536])[..4], [0x82, 0x80 | 127, 0, 0]);
     }
 }
