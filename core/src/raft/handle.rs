@@ -14,7 +14,7 @@ use openraft::{EmptyNode, ReadPolicy, ServerState};
 use throng_protocol::ids::{NodeId, ShardId};
 use throng_raft_store::{CommandBytes, LogStore, ShardTiming, StateMachine, TypeConfig};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::ticks::Ticks;
@@ -132,9 +132,9 @@ impl ShardHandle {
         }
     }
 
-    /// The group has accepted something its leader said, which came at that moment.
-    pub(super) fn heard_leader(&self, came: Instant) {
-        self.ticks.heard(came);
+    /// The group has accepted something its leader said.
+    pub(super) fn heard_leader(&self) {
+        self.ticks.heard();
     }
 
     /// Forms the group of `voters` unless it has been formed before.

@@ -9,7 +9,6 @@ use throng_protocol::cluster;
 use throng_protocol::ids::{NodeId, ShardId};
 use throng_raft_store::{SnapshotReceiver, StateReader};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::ShardHandle;
@@ -94,12 +93,11 @@ impl Group {
                 } else {
                     APPEND_TIMEOUT
                 };
-                let came = Instant::now();
-                let answer = timeout(limit, raft.append_entries(request)).await;
+                let answer = tokio::time::timeout(limit, raft.append_entries(request)).await;
                 let answer = answer.map_err(|_| "the disk did not sync in time".to_owned())?;
                 let answer = answer.map_err(text)?;
                 if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
-                    self.handle.heard_leader(came);
+                    self.handle.heard_leader();
                 }
                 Ok(RaftAnswer::Append(answer))
             }
