@@ -170,9 +170,15 @@ impl StateMachine {
         self.state
             .flushed
             .send_modify(|flushed| flushed.waiting_bytes += bytes);
-        let state = Arc::clone(&self.state);
+        // What lingers must not keep a store open that nobody else uses: whoever opens it next would
+        // find it in use.
+        let state = Arc::downgrade(&self.state);
         let index = applied.log_id.map_or(0, |log_id| log_id.index);
-        let durable = move |result| on_durable(&state, number, round.keys, bytes, applied, result);
+        let durable = move |result| {
+            if let Some(state) = state.upgrade() {
+                on_durable(&state, number, round.keys, bytes, applied, result);
+            }
+        };
         self.state.store.submit(batch, Box::new(durable));
         self.observer.applied(self.state.shard, index, round.notices);
         self.state
