@@ -35,10 +35,7 @@ pub struct Program {
 impl Program {
     /// Starts a cluster on all processors.
     fn start(&self) -> Result<Server> {
-        let program = match &self.throng {
-            Some(path) => path.clone(),
-            None => crate::fanout::beside_me("throng")?,
-        };
+        let program = crate::fanout::throng(self.throng.as_deref())?;
         let program = Kind::Throng.program(&program).map_err(anyhow::Error::msg)?;
         Server::start(Kind::Throng, &program, &crate::fanout::machine::all()?)
     }

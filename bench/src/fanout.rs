@@ -73,7 +73,7 @@ pub struct FanoutArgs {
 pub fn run(args: &FanoutArgs) -> Result<bool> {
     let began = Instant::now();
     let scenario = args.scenario();
-    let throng = args.throng()?;
+    let throng = throng(args.throng.as_deref())?;
     let halves = Halves::of_this_machine()?;
     let (mut systems, mut skipped) = (Vec::new(), Vec::new());
     for system in [Kind::Throng].iter().chain(&args.versus).copied() {
@@ -85,13 +85,7 @@ pub fn run(args: &FanoutArgs) -> Result<bool> {
     }
     let (mut samples, mut void_runs) = (Vec::new(), 0);
     for round in 0..args.rounds as usize {
-        for place in 0..systems.len() {
-            // A B … B A: what drifts over time does so for all alike.
-            let turn = if round.is_multiple_of(2) {
-                place
-            } else {
-                systems.len() - 1 - place
-            };
+        for turn in turns(round, systems.len()) {
             let (system, program) = &systems[turn];
             let run = || measure(*system, program, &scenario, round, &halves);
             let sample = undisturbed(run, args.foreign_max, &mut void_runs)?;
@@ -127,19 +121,27 @@ impl FanoutArgs {
             seconds: self.seconds,
         }
     }
-
-    fn throng(&self) -> Result<PathBuf> {
-        match &self.throng {
-            Some(path) => Ok(path.clone()),
-            None => beside_me("throng"),
-        }
-    }
 }
 
-/// A program in the folder of this one.
-pub fn beside_me(name: &str) -> Result<PathBuf> {
+/// The `throng` binary that was named, or the one beside this program.
+pub fn throng(named: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = named {
+        return Ok(path.to_owned());
+    }
     let me = std::env::current_exe().context("finding this program")?;
-    Ok(me.with_file_name(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
+    Ok(me.with_file_name(format!("throng{}", std::env::consts::EXE_SUFFIX)))
+}
+
+/// The order in which a round takes what is measured, A B … B A: what drifts over time does so for all
+/// alike.
+pub fn turns(round: usize, count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |place| {
+        if round.is_multiple_of(2) {
+            place
+        } else {
+            count - 1 - place
+        }
+    })
 }
 
 /// Runs again while others take too much of the machine.

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use self::law::{Law, Load, TenMillion};
 use crate::fanout::machine::Halves;
-use crate::fanout::report::{Report, Row, Sample};
+use crate::fanout::report::{Report, Row, Sample, spread};
 use crate::fanout::scenario::Scenario;
 use crate::fanout::systems::Kind;
 
@@ -157,22 +157,14 @@ struct Growth {
 
 /// Measures and reports; `false` if something does not hold.
 pub fn run(args: &GrowthArgs) -> Result<bool> {
-    let throng = match &args.throng {
-        Some(path) => path.clone(),
-        None => crate::fanout::beside_me("throng")?,
-    };
+    let throng = crate::fanout::throng(args.throng.as_deref())?;
     let program = Kind::Throng.program(&throng).map_err(anyhow::Error::msg)?;
     let halves = Halves::of_this_machine()?;
     let points: Vec<Point> = args.points.iter().copied().chain([args.hold_out]).collect();
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); points.len()];
     let mut void_runs = 0;
     for round in 0..args.rounds as usize {
-        for place in 0..points.len() {
-            let turn = if round.is_multiple_of(2) {
-                place
-            } else {
-                points.len() - 1 - place
-            };
+        for turn in crate::fanout::turns(round, points.len()) {
             let scenario = points[turn].scenario(args.size as usize, args.seconds);
             let run = || crate::fanout::measure(Kind::Throng, &program, &scenario, round, &halves);
             let sample = crate::fanout::undisturbed(run, args.foreign_max, &mut void_runs)?;
@@ -264,7 +256,7 @@ fn judge(args: &GrowthArgs, points: &[Point], samples: &[Vec<Sample>]) -> Result
     })
 }
 
-/// Of the points with one group, the dearest audience's cost over the smallest audience's.
+/// Of the points with one group, the largest audience's cost over the smallest audience's.
 fn growth_ratio(points: &[Measured]) -> f64 {
     let of_one_group = || points.iter().filter(|one| one.point.groups == 1);
     let smallest = of_one_group().min_by_key(|one| (one.point.subscribers, one.point.rate));
@@ -296,9 +288,7 @@ fn edge_growth_ratio(points: &[Measured], held_out: &Measured) -> f64 {
 }
 
 fn median(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> f64 {
-    let mut values: Vec<f64> = samples.iter().map(of).collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
+    spread(samples.iter().map(of).collect()).map_or(0.0, |(_, median, _)| median)
 }
 
 fn print(growth: &Growth, json: bool) -> Result<()> {
@@ -323,11 +313,7 @@ fn print(growth: &Growth, json: bool) -> Result<()> {
             100.0 * one.load_share
         )?;
     }
-    writeln!(
-        out,
-        "processors = {:.3} + {:.0} us x messages/s + {:.2} us x deliveries/s + {:.2} us x client acks/s",
-        growth.law.idle_cpus, growth.law.us_per_message, growth.law.us_per_delivery, growth.law.us_per_ack
-    )?;
+    writeln!(out, "{}", growth.law)?;
     writeln!(
         out,
         "held out: {:+.1} %; largest audience beside smallest: {:.2}, at the edge and one rate: {:.2}",

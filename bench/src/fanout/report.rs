@@ -155,8 +155,8 @@ fn row(system: Kind, samples: &[Sample]) -> Option<Row> {
     })
 }
 
-/// Minimum, median and maximum.
-fn spread(mut values: Vec<f64>) -> Option<(f64, f64, f64)> {
+/// Minimum, median and maximum; none of nothing.
+pub fn spread(mut values: Vec<f64>) -> Option<(f64, f64, f64)> {
     values.sort_by(f64::total_cmp);
     let middle = values.get(values.len() / 2)?;
     Some((*values.first()?, *middle, *values.last()?))

@@ -1,5 +1,7 @@
 //! The law of what a load costs, fitted to measurements, and what ten million need by it.
 
+use std::fmt;
+
 use serde::Serialize;
 
 /// Connections of an edge: the default of `connections_max` of a gateway.
@@ -57,6 +59,16 @@ pub struct Law {
     pub us_per_delivery: f64,
     /// Microseconds of processor for what a client acks, and the transport's acknowledgement of that.
     pub us_per_ack: f64,
+}
+
+impl fmt::Display for Law {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "processors = {:.3} + {:.0} µs × messages/s + {:.2} µs × deliveries/s + {:.2} µs × client acks/s",
+            self.idle_cpus, self.us_per_message, self.us_per_delivery, self.us_per_ack
+        )
+    }
 }
 
 impl Law {

@@ -112,7 +112,7 @@ impl Connection {
         self.command(kind, request).await?;
         let number = self.commands;
         loop {
-            for reply in replies(&self.message().await?)? {
+            for reply in self.hear().await? {
                 match reply {
                     Reply::Refused(id, text) if id == number => bail!("the server refuses: {text}"),
                     Reply::Done(id) if id == number => return Ok(()),
@@ -137,37 +137,27 @@ impl Connection {
     /// Answers the pings that have come, without waiting for more; a refusal of what was published fails.
     async fn answer_what_came(&mut self) -> Result<()> {
         loop {
-            let more = tokio::time::timeout(Duration::ZERO, self.stream.read_buf(&mut self.buffer)).await;
-            while let Some((kind, payload)) = frame(&mut self.buffer) {
-                match kind {
-                    BINARY => {
-                        for reply in replies(&payload)? {
-                            match reply {
-                                Reply::Ping => self.say(BINARY, &[0]).await?,
-                                Reply::Refused(_, text) => bail!("the server refuses: {text}"),
-                                Reply::Done(_) | Reply::Publication(_) => {}
-                            }
-                        }
+            let read = tokio::time::timeout(Duration::ZERO, self.stream.read_buf(&mut self.buffer)).await;
+            while let Some(frame) = frame(&mut self.buffer) {
+                for reply in self.replies_of(frame).await? {
+                    if let Reply::Refused(_, text) = reply {
+                        bail!("the server refuses: {text}");
                     }
-                    PING => self.say(PONG, &payload).await?,
-                    _ => {}
                 }
             }
-            match more {
+            match read {
                 Err(_) => return Ok(()),
                 Ok(read) => ensure!(read? > 0, "the server has closed"),
             }
         }
     }
 
-    /// Reads publications until the connection ends; answers pings of both layers.
+    /// Reads publications until the connection ends.
     async fn take(mut self, meter: Arc<Meter>) -> Result<()> {
         loop {
-            for reply in replies(&self.message().await?)? {
-                match reply {
-                    Reply::Publication(body) => meter.received(&body),
-                    Reply::Ping => self.say(BINARY, &[0]).await?,
-                    Reply::Done(_) | Reply::Refused(..) => {}
+            for reply in self.hear().await? {
+                if let Reply::Publication(body) = reply {
+                    meter.received(&body);
                 }
             }
         }
@@ -179,20 +169,33 @@ impl Connection {
         self.stream.flush().await.context("writing to the server")
     }
 
-    /// The next binary message.
-    async fn message(&mut self) -> Result<Bytes> {
+    /// What the next frame brings.
+    async fn hear(&mut self) -> Result<Vec<Reply>> {
         loop {
-            if let Some((kind, payload)) = frame(&mut self.buffer) {
-                match kind {
-                    BINARY => return Ok(payload),
-                    PING => self.say(PONG, &payload).await?,
-                    PONG => {}
-                    other => bail!("the server sends a frame of kind {other}"),
-                }
-                continue;
+            if let Some(frame) = frame(&mut self.buffer) {
+                return self.replies_of(frame).await;
             }
             let read = self.stream.read_buf(&mut self.buffer).await?;
             ensure!(read > 0, "the server has closed");
+        }
+    }
+
+    /// What a frame brings; pings of both layers are answered.
+    async fn replies_of(&mut self, (kind, payload): (u8, Bytes)) -> Result<Vec<Reply>> {
+        match kind {
+            BINARY => {
+                let found = replies(&payload)?;
+                if found.contains(&Reply::Ping) {
+                    self.say(BINARY, &[0]).await?;
+                }
+                Ok(found)
+            }
+            PING => {
+                self.say(PONG, &payload).await?;
+                Ok(Vec::new())
+            }
+            PONG => Ok(Vec::new()),
+            other => bail!("the server sends a frame of kind {other}"),
         }
     }
 }
