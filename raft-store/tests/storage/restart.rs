@@ -30,6 +30,21 @@ async fn read_all(shard: &mut Shard) -> Vec<Entry> {
 }
 
 #[tokio::test]
+async fn a_store_that_nobody_uses_any_more_is_free_at_once_with_all_that_lingered() {
+    let dir = TempDir::new().unwrap();
+    let log = entries(3, 1, &commands(5));
+    {
+        let store = heed(dir.path());
+        let mut shard = shard(&store, dir.path()).await;
+        append(&mut shard.log, log.clone()).await.unwrap();
+        apply(&mut shard.state_machine, log).await.unwrap();
+    }
+    let store = heed(dir.path());
+    let shard = shard(&store, dir.path()).await;
+    assert_eq!(shard.reader.applied_index(), 5);
+}
+
+#[tokio::test]
 async fn vote_log_and_applied_state_are_found_again() {
     let dir = TempDir::new().unwrap();
     let commands = commands(20);
