@@ -17,6 +17,7 @@ use crate::dispatch::refused;
 use crate::feed::FeedRegistry;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
+use crate::pulse::Pulse;
 use crate::replica::Replica;
 
 /// What all parts of a running node share.
@@ -29,6 +30,7 @@ pub(crate) struct Core {
     pub(crate) damaged: BTreeMap<ShardId, String>,
     pub(crate) cluster: ClusterWatch,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) pulse: Pulse,
     pub(crate) feeds: Arc<FeedRegistry>,
     pub(crate) metrics: Metrics,
     /// Cancelled when the node stops taking requests.

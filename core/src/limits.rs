@@ -14,6 +14,9 @@ pub const REQUESTS_IN_FLIGHT_PER_LANE: usize = 1_024;
 /// Raft requests of one lane that are worked on at once: one per shard and some.
 pub const RAFT_REQUESTS_IN_FLIGHT_PER_LANE: usize = 256;
 
+/// Beats of one node that are answered at once: the one that is due, and some that were held up.
+pub const BEATS_IN_FLIGHT_PER_LANE: usize = 4;
+
 /// How long a proposal may wait for its commit. Past it the leader has lost its quorum or is about
 /// to; its fate is unknown and the asker retries with the same key.
 pub const PROPOSE_TIMEOUT: Duration = Duration::from_millis(3_000);

@@ -15,9 +15,10 @@ use crate::core::Core;
 use crate::dispatch::{self, refused};
 use crate::feed;
 use crate::limits::{
-    CONNECTIONS_MAX, FEED_LANES_MAX, RAFT_REQUESTS_IN_FLIGHT_PER_LANE, REQUESTS_IN_FLIGHT_PER_LANE,
+    BEATS_IN_FLIGHT_PER_LANE, CONNECTIONS_MAX, FEED_LANES_MAX, RAFT_REQUESTS_IN_FLIGHT_PER_LANE, REQUESTS_IN_FLIGHT_PER_LANE,
 };
-use crate::raft::{RaftServer, is_raft_lane};
+use crate::pulse;
+use crate::raft::{PULSE_LANE, RaftServer, is_raft_lane};
 
 /// How long another node may take over its handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -78,6 +79,12 @@ impl Listener {
             (kind, PeerId::Core(from)) if is_raft_lane(kind) => {
                 let handler = |request: Bytes| Arc::clone(&self.raft).answer(from, request);
                 let served = serve_rpc(writer, reader, handler, RAFT_REQUESTS_IN_FLIGHT_PER_LANE).await;
+                served.map_err(|error| error.to_string())
+            }
+            (PULSE_LANE, PeerId::Core(from)) => {
+                let core = &self.core;
+                let handler = |beat: Bytes| std::future::ready(pulse::answer(core, from, &beat));
+                let served = serve_rpc(writer, reader, handler, BEATS_IN_FLIGHT_PER_LANE).await;
                 served.map_err(|error| error.to_string())
             }
             _ => {

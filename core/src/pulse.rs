@@ -1,32 +1,140 @@
 //! One pulse for all shards of a node.
 //!
-//! Heartbeats of a node's shards leave at the same moment, so that they share packets and wake their
-//! receivers once; each shard by itself would wake every node for every heartbeat. A shard whose leader
-//! beats has nothing to look for itself, so the pulse also says which shards tick. When one of those
-//! stands for election stays its own affair, in openraft, where chance keeps nodes apart.
+//! Followers must notice within a fraction of a second that their leader's node is gone, and it is the
+//! node that goes, with all shards it leads. So two nodes tell each other, in one request and its answer,
+//! what each leads; a shard whose leader is heard that way has nothing to look for itself and does not
+//! tick. Raft's own heartbeats carry what a node cannot know, that the group itself is alive and has no
+//! other leader, and renew the lease that writes need: they leave every third beat, for all shards at once.
+//!
+//! A pulse decides nothing. Who leads, and when a shard stands for election, stays openraft's affair.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use bytes::Bytes;
+use futures_util::future::{join, join_all};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use throng_protocol::cluster;
+use throng_protocol::ids::{NodeId, ShardId};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::core::Core;
+use crate::raft::PULSE_LANE;
 
-/// Every `period`, until dropped: has every shard that this node leads send a heartbeat, and every other
-/// one look for a leader if its own is silent.
+/// Beats between two heartbeats of a group. Two of them fit into the lease with room for a slow answer: at
+/// 150 ms a beat, 450 ms of 800.
+const BEATS_PER_HEARTBEAT: u32 = 3;
+
+/// What a node says of itself.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Beat {
+    /// The shards it leads, and the term of each.
+    leads: Vec<(ShardId, u64)>,
+}
+
+/// When a node and each other one heard each other.
+#[derive(Debug, Default)]
+pub(crate) struct Pulse {
+    exchanged: Mutex<BTreeMap<NodeId, Instant>>,
+}
+
+impl Pulse {
+    fn exchanged(&self, with: NodeId) {
+        self.exchanged.lock().insert(with, Instant::now());
+    }
+
+    /// Whether it is this node that asks. One of two does, and its answer is the other's beat; but the
+    /// other does not wait for it for longer than a beat and a half.
+    fn asks(&self, me: NodeId, other: NodeId, period: Duration) -> bool {
+        let silence = self.exchanged.lock().get(&other).map(Instant::elapsed);
+        me < other || silence.is_none_or(|silence| silence > period * 3 / 2)
+    }
+}
+
+/// Every `period`, until dropped: exchanges beats with the other nodes, has shards look for a leader whose
+/// own is silent, and sends the heartbeats that are due.
 pub(crate) async fn run(core: Arc<Core>, period: Duration) {
     let mut beats = interval(period);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    for turn in 0_u32.. {
         beats.tick().await;
         core.replicas()
             .for_each(|replica| replica.handle().listen_for_leader());
+        let due = turn.is_multiple_of(BEATS_PER_HEARTBEAT);
         let led = core
             .replicas()
-            .filter(|replica| replica.handle().leadership().leads);
-        let sent = join_all(led.map(|replica| replica.handle().heartbeat()));
-        // One whose queue is full is late, and holds up no other.
-        let _ = timeout(period, sent).await;
+            .filter(|replica| due && replica.handle().leadership().leads);
+        let heartbeats = join_all(led.map(|replica| replica.handle().heartbeat()));
+        let asked = others(&core).into_iter().map(|other| ask(&core, other, period));
+        // One whose queue is full, or that does not answer, holds up no other.
+        let _ = timeout(period, join(heartbeats, join_all(asked))).await;
+    }
+}
+
+/// The nodes that have replicas of this one's shards.
+fn others(core: &Core) -> BTreeSet<NodeId> {
+    let voters = core.replicas().flat_map(|replica| replica.voters().iter().copied());
+    voters.filter(|node| *node != core.id()).collect()
+}
+
+async fn ask(core: &Core, other: NodeId, period: Duration) {
+    if !core.pulse.asks(core.id(), other, period) {
+        return;
+    }
+    let beat = cluster::encode(&beat(core));
+    // A node that does not answer is silent, which is all there is to know.
+    if let Ok(answer) = core.peers().call(other, PULSE_LANE, beat, period).await {
+        hear(core, other, &answer);
+    }
+}
+
+/// Takes another node's beat, and answers with this one's.
+pub(crate) fn answer(core: &Core, from: NodeId, request: &Bytes) -> Bytes {
+    hear(core, from, request);
+    cluster::encode(&beat(core))
+}
+
+fn beat(core: &Core) -> Beat {
+    let led = core.replicas().filter_map(|replica| {
+        let leadership = replica.handle().leadership();
+        leadership.leads.then_some((replica.shard(), leadership.term))
+    });
+    Beat { leads: led.collect() }
+}
+
+fn hear(core: &Core, from: NodeId, beat: &Bytes) {
+    let Ok(beat) = cluster::decode::<Beat>(beat) else {
+        tracing::warn!(%from, "a node's beat makes no sense");
+        return;
+    };
+    core.pulse.exchanged(from);
+    for (shard, term) in beat.leads {
+        if let Some(replica) = core.replicas.get(&shard) {
+            replica.handle().heard_node(from, term);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_millis(150);
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_nodes_one_asks_and_the_other_only_when_it_is_not_asked() {
+        let (pulse, low, high) = (Pulse::default(), NodeId(1), NodeId(2));
+        assert!(pulse.asks(low, high, PERIOD));
+        assert!(pulse.asks(high, low, PERIOD), "nobody has asked yet");
+        pulse.exchanged(low);
+        pulse.exchanged(high);
+        assert!(pulse.asks(low, high, PERIOD));
+        assert!(!pulse.asks(high, low, PERIOD));
+        tokio::time::advance(PERIOD * 3 / 2).await;
+        assert!(!pulse.asks(high, low, PERIOD));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(pulse.asks(high, low, PERIOD));
     }
 }

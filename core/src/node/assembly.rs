@@ -26,6 +26,7 @@ use crate::observe;
 use crate::observer::ShardObserver;
 use crate::outbox::OutboxSignals;
 use crate::peers::Peers;
+use crate::pulse::Pulse;
 use crate::raft::{NetworkFactory, RaftServer, ShardHandle};
 use crate::replica::Replica;
 
@@ -100,6 +101,7 @@ impl Assembly {
             damaged,
             cluster: ClusterWatch::new(known),
             peers: self.peers,
+            pulse: Pulse::default(),
             feeds: self.feeds,
             metrics: self.metrics,
             draining: self.draining,

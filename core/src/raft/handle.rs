@@ -115,7 +115,7 @@ impl ShardHandle {
             raft,
             leadership,
             in_flight: Arc::new(Semaphore::new(PROPOSAL_KIB_IN_FLIGHT_MAX as usize)),
-            ticks: Arc::new(Ticks::new(timing.patience())),
+            ticks: Arc::new(Ticks::new(timing)),
             _follows: Arc::new(follows),
         })
     }
@@ -132,9 +132,17 @@ impl ShardHandle {
         }
     }
 
+    /// A node says that it leads this shard in a term, which counts if this replica follows it there.
+    pub fn heard_node(&self, node: NodeId, term: u64) {
+        let known = self.leadership();
+        if known.leader == Some(node) && known.term == term {
+            self.ticks.heard_node();
+        }
+    }
+
     /// The group has accepted something its leader said.
     pub(super) fn heard_leader(&self) {
-        self.ticks.heard();
+        self.ticks.heard_group();
     }
 
     /// Forms the group of `voters` unless it has been formed before.
@@ -191,6 +199,8 @@ impl ShardHandle {
                     Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))
                         if self.leaseless(&to) =>
                     {
+                        // The next one may be a good part of a lease away.
+                        self.heartbeat().await;
                         wait(&mut pause).await;
                     }
                     Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
@@ -231,7 +241,7 @@ impl ShardHandle {
         within(LINEARIZE_TIMEOUT, confirming).await
     }
 
-    /// A fresh leader has no lease until its first heartbeat round, moments later: not an error.
+    /// A fresh leader has no lease until a quorum has answered it, moments later: not an error.
     fn leaseless(&self, to: &ForwardToLeader<TypeConfig>) -> bool {
         to.reason == ForwardReason::LeaseExpired && self.leadership.borrow().leads
     }

@@ -61,8 +61,9 @@ pub const LAST_ENTRIES_WAIT_MS: u64 = 30_000;
 pub const ACK_ENTRIES: u32 = 64;
 
 /// Milliseconds after the first entry without an ack until one goes out. Nothing waits for an ack, and
-/// each is a packet both ways and keeps a phone's radio awake.
-pub const ACK_DELAY_MS: u64 = 1_000;
+/// each is a packet both ways and keeps a phone's radio awake; what an edge believes undelivered when a
+/// client vanishes is no more than came in this time.
+pub const ACK_DELAY_MS: u64 = 5_000;
 
 /// Milliseconds a drained connection is kept for the answers still due; an edge needs at most
 /// 1.5 s for one (it follows leaders no longer than that).

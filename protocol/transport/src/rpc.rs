@@ -167,6 +167,8 @@ async fn write_requests(
     mut queued: mpsc::Receiver<(u64, Bytes)>,
 ) {
     while let Some(first) = queued.recv().await {
+        // Whoever else is about to ask at this moment does so first, and shares the packet.
+        task::yield_now().await;
         let mut chunks = Chunks::default();
         let mut bytes = 0;
         let mut next = Some(first);
@@ -260,6 +262,8 @@ where
                 None => reading = false,
             },
             Some(first) = running.tasks.join_next_with_id() => {
+                // Answers that are being made at this moment share the packet.
+                task::yield_now().await;
                 let mut chunks = Chunks::default();
                 let (mut bytes, mut next) = (0, Some(first));
                 while let Some(done) = next {
