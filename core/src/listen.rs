@@ -15,7 +15,8 @@ use crate::core::Core;
 use crate::dispatch::{self, refused};
 use crate::feed;
 use crate::limits::{
-    BEATS_IN_FLIGHT_PER_LANE, CONNECTIONS_MAX, FEED_LANES_MAX, RAFT_REQUESTS_IN_FLIGHT_PER_LANE, REQUESTS_IN_FLIGHT_PER_LANE,
+    BEATS_IN_FLIGHT_PER_LANE, CONNECTIONS_MAX, FEED_LANES_MAX, RAFT_REQUESTS_IN_FLIGHT_PER_LANE,
+    REQUESTS_IN_FLIGHT_PER_LANE,
 };
 use crate::pulse;
 use crate::raft::{PULSE_LANE, RaftServer, is_raft_lane};

@@ -75,7 +75,9 @@ pub(crate) async fn run(core: Arc<Core>, period: Duration) {
 
 /// The nodes that have replicas of this one's shards.
 fn others(core: &Core) -> BTreeSet<NodeId> {
-    let voters = core.replicas().flat_map(|replica| replica.voters().iter().copied());
+    let voters = core
+        .replicas()
+        .flat_map(|replica| replica.voters().iter().copied());
     voters.filter(|node| *node != core.id()).collect()
 }
 

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use throng_fanout::RingLimits;
 use throng_protocol::cluster::ChannelInfo;
 use throng_protocol::ids::ChannelNumber;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +39,8 @@ pub(crate) struct Channels {
     heads: Semaphore,
     /// Ends all feeds.
     stop: CancellationToken,
+    /// Where feeds run, whoever asks for them.
+    runtime: Handle,
     followed: Mutex<HashMap<ChannelNumber, Arc<Channel>>>,
 }
 
@@ -58,6 +61,7 @@ impl Channels {
             metrics,
             heads: Semaphore::new(HEAD_READS_MAX),
             stop: CancellationToken::new(),
+            runtime: Handle::current(),
             followed: Mutex::new(HashMap::new()),
         }
     }
@@ -78,7 +82,8 @@ impl Channels {
         followed.insert(info.number, Arc::clone(&channel));
         self.metrics.channels.set(gauge(followed.len()));
         let feed = feed::run(Arc::clone(self), Arc::clone(&channel));
-        tokio::spawn(self.stop.clone().run_until_cancelled_owned(feed));
+        self.runtime
+            .spawn(self.stop.clone().run_until_cancelled_owned(feed));
         channel
     }
 

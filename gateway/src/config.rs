@@ -3,13 +3,14 @@
 //! Plain data: reading files, environment and flags is the command line's. Unknown keys are refused.
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use throng_fanout::{RING_BYTES_MAX, RING_FRAMES_MAX, RingLimits};
 use throng_protocol::ids::{EdgeId, NodeId};
 use throng_protocol::rate::Rate;
-use throng_transport::{Limits, NetworkLimits};
+use throng_transport::{Limits, NetworkLimits, WORKERS_MAX};
 
 /// The settings of an edge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,10 @@ pub struct GatewayConfig {
     /// Other edges, `host:port`, which clients are told when this one drains.
     #[serde(default)]
     pub edges: Vec<String>,
+    /// Threads that serve clients, each with a socket of its own, at most [`WORKERS_MAX`]; as many as there
+    /// are processors if not given.
+    #[serde(default)]
+    pub workers: Option<usize>,
     /// Bounds of this edge.
     #[serde(default)]
     pub limits: GatewayLimits,
@@ -190,6 +195,12 @@ impl GatewayConfig {
         self.name.clone().unwrap_or_else(|| format!("edge-{}", self.id))
     }
 
+    /// How many threads serve clients.
+    pub fn workers(&self) -> usize {
+        let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
+        self.workers.unwrap_or_else(processors).clamp(1, WORKERS_MAX)
+    }
+
     /// What cannot work, before anything is opened.
     pub fn check(&self) -> Result<(), String> {
         if self.cores.is_empty() {
@@ -202,6 +213,12 @@ impl GatewayConfig {
         }
         if self.limits.connections_max == 0 {
             return Err("limits.connections_max is 1 or more".to_owned());
+        }
+        if self
+            .workers
+            .is_some_and(|workers| !(1..=WORKERS_MAX).contains(&workers))
+        {
+            return Err(format!("workers is between 1 and {WORKERS_MAX} on this system"));
         }
         self.limits.handshakes.check()?;
         match self.observe {
@@ -241,6 +258,7 @@ mod tests {
                 key: "k".into(),
             },
             edges: vec![],
+            workers: None,
             limits: GatewayLimits::default(),
         }
     }
@@ -260,5 +278,10 @@ mod tests {
         let mut closed = config(&[1]);
         closed.limits.handshakes.network_burst = 0;
         assert!(closed.check().unwrap_err().contains("network_burst"));
+        for workers in [0, WORKERS_MAX + 1] {
+            let mut odd = config(&[1]);
+            odd.workers = Some(workers);
+            assert!(odd.check().unwrap_err().contains("workers"));
+        }
     }
 }

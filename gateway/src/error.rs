@@ -25,6 +25,9 @@ pub enum GatewayError {
         /// What the system said.
         reason: String,
     },
+    /// A thread that serves clients does not start.
+    #[error("a worker does not start: {0}; fewer `workers` may do")]
+    Worker(String),
     /// A certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use throng_protocol::cluster::PeerId;
 use throng_protocol::code::Code;
-use throng_transport::{ClusterEndpoint, ClusterPool, ClusterTls, ServerEndpoint, ServerTls};
+use throng_transport::{ClusterEndpoint, ClusterPool, ClusterTls, ServerEndpoint, ServerPort, ServerTls};
 use tokio::net::TcpListener;
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -18,15 +18,16 @@ use crate::directory::Directory;
 use crate::error::GatewayError;
 use crate::limits::FAREWELL;
 use crate::metrics::Metrics;
+use crate::observe;
 use crate::shared::{DrainNotice, Shared};
 use crate::upstream::Upstream;
-use crate::{listener, observe};
+use crate::workers::{Serving, Workers};
 
 /// A running edge. Dropping it stops it at once; [`Self::drain`] lets clients leave first.
 #[derive(Debug)]
 pub struct Gateway {
     shared: Arc<Shared>,
-    endpoint: Arc<ServerEndpoint>,
+    workers: Arc<Workers>,
     cluster: Arc<ClusterEndpoint>,
     clients: TaskTracker,
     stop: CancellationToken,
@@ -35,13 +36,46 @@ pub struct Gateway {
     edges: Arc<[String]>,
 }
 
+/// Where an edge listens for clients.
+#[derive(Debug)]
+pub enum ClientSide {
+    /// An endpoint of the runtime that the edge is started in.
+    Endpoint(ServerEndpoint),
+    /// A port, each worker of which gets a thread.
+    Port(ServerPort),
+}
+
+impl ClientSide {
+    fn bind(config: &GatewayConfig, tls: &ServerTls) -> Result<Self, GatewayError> {
+        let (listen, limits) = (config.listen, config.limits.of_endpoint());
+        Ok(match config.workers() {
+            1 => Self::Endpoint(ServerEndpoint::bind(listen, tls, limits)?),
+            workers => Self::Port(ServerPort::bind(listen, tls, limits, workers)?),
+        })
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        match self {
+            Self::Endpoint(endpoint) => endpoint.local_addr(),
+            Self::Port(port) => Ok(port.local_addr()),
+        }
+    }
+
+    fn serve(self, serving: Serving) -> Result<Workers, GatewayError> {
+        match self {
+            Self::Endpoint(endpoint) => Ok(Workers::here(endpoint, serving)),
+            Self::Port(port) => Workers::on_threads(port, &serving),
+        }
+    }
+}
+
 /// What an edge stands on: its clock and its networks.
 #[derive(Debug)]
 pub struct GatewayParts {
     /// What the machine's clock says now, Unix milliseconds; from here on only passed time counts.
     pub now_ms: u64,
     /// Where it listens for clients.
-    pub endpoint: ServerEndpoint,
+    pub clients: ClientSide,
     /// Where it connects to core nodes from.
     pub cluster: ClusterEndpoint,
     /// Where it serves HTTP, if it does.
@@ -68,7 +102,7 @@ impl Gateway {
         };
         let parts = GatewayParts {
             now_ms: clock::machine_ms(),
-            endpoint: ServerEndpoint::bind(config.listen, &tls, config.limits.of_endpoint())?,
+            clients: ClientSide::bind(&config, &tls)?,
             cluster: ClusterEndpoint::outgoing(&cluster_tls)?,
             observe,
         };
@@ -79,8 +113,9 @@ impl Gateway {
     /// would come from are not read.
     pub fn start_on(config: GatewayConfig, parts: GatewayParts) -> Result<Self, GatewayError> {
         config.check().map_err(GatewayError::Config)?;
-        let (endpoint, cluster) = (Arc::new(parts.endpoint), Arc::new(parts.cluster));
-        let listen = endpoint
+        let cluster = Arc::new(parts.cluster);
+        let listen = parts
+            .clients
             .local_addr()
             .map_err(|error| GatewayError::listen(config.listen, &error))?;
         let metrics = Metrics::default();
@@ -104,31 +139,35 @@ impl Gateway {
             channels,
             metrics,
         ));
+        let (clients, stop) = (TaskTracker::new(), CancellationToken::new());
+        let workers = parts.clients.serve(Serving {
+            shared: Arc::clone(&shared),
+            clients: clients.clone(),
+            stop: stop.clone(),
+            handshake_timeout: Duration::from_millis(config.limits.handshakes.timeout_ms),
+        })?;
         let mut gateway = Self {
             shared,
-            endpoint,
+            workers: Arc::new(workers),
             cluster,
-            clients: TaskTracker::new(),
-            stop: CancellationToken::new(),
+            clients,
+            stop,
             listen,
             observe: None,
             edges: config.edges.clone().into(),
         };
-        gateway.spawn(
-            Duration::from_millis(config.limits.handshakes.timeout_ms),
-            parts.observe,
-        );
-        tracing::info!(edge = %config.id, %listen, "the edge listens");
+        gateway.spawn(parts.observe);
+        tracing::info!(edge = %config.id, %listen, workers = config.workers(), "the edge listens");
         Ok(gateway)
     }
 
-    fn spawn(&mut self, handshake_timeout: Duration, observed: Option<TcpListener>) {
+    fn spawn(&mut self, observed: Option<TcpListener>) {
         if let Some(listener) = observed {
             self.observe = listener.local_addr().ok();
             tokio::spawn(observe::serve(
                 listener,
                 Arc::clone(&self.shared),
-                Arc::clone(&self.endpoint),
+                Arc::clone(&self.workers),
                 self.stop.clone(),
             ));
         }
@@ -144,19 +183,6 @@ impl Gateway {
                 .clone()
                 .run_until_cancelled_owned(async move { floods.keep_watch().await }),
         );
-        let shared = Arc::clone(&self.shared);
-        tokio::spawn(
-            self.stop
-                .clone()
-                .run_until_cancelled_owned(async move { shared.rounds.run().await }),
-        );
-        let (shared, endpoint) = (Arc::clone(&self.shared), Arc::clone(&self.endpoint));
-        tokio::spawn(listener::run(
-            shared,
-            endpoint,
-            handshake_timeout,
-            self.clients.clone(),
-        ));
     }
 
     /// Where clients connect to.
@@ -178,7 +204,7 @@ impl Gateway {
     /// time is over; then closes what is left and stops. Returns how many clients had to be closed.
     pub async fn drain(self, within: Duration) -> usize {
         let until = Instant::now() + within;
-        self.endpoint.refuse_new();
+        self.workers.refuse_new();
         self.shared.drain.send_replace(Some(DrainNotice {
             until,
             reason: "the edge is stopping".to_owned(),
@@ -191,9 +217,9 @@ impl Gateway {
             // Sessions end themselves at the deadline and say so to their clients.
             let _ = timeout(FAREWELL * 2, self.clients.wait()).await;
         }
-        self.endpoint
+        self.workers
             .close(u32::from(Code::Draining.number()), "the edge has stopped");
-        let _ = timeout(FAREWELL, self.endpoint.wait_idle()).await;
+        let _ = timeout(FAREWELL, self.workers.wait_idle()).await;
         left
     }
 }
@@ -203,7 +229,7 @@ impl Drop for Gateway {
         self.stop.cancel();
         self.shared.channels.stop();
         let draining = u32::from(Code::Draining.number());
-        self.endpoint.close(draining, "the edge has stopped");
+        self.workers.close(draining, "the edge has stopped");
         self.cluster.close(0, "the edge has stopped");
     }
 }

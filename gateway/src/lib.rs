@@ -1,9 +1,11 @@
 //! An edge of throng: what clients connect to.
 //!
 //! ```text
-//!  clients ══ throng/1 ══► listener ─► session: control stream, requests ──► upstream ══► core nodes
-//!                                         │ lanes, bulk stream                  ▲
-//!                                         └──── channels: hot rings ◄── feeds ──┘
+//!             ┌ worker, one per processor ─────────────────────────────┐
+//!  clients ═══╪► listener ─► session: control stream, requests ────────┼─► upstream ══► core nodes
+//!  throng/1   │                 ▲ lanes, bulk stream                   │       ▲
+//!             └─────────────────┼──────────────────────────────────────┘       │
+//!                               └──── channels: hot rings ◄───────── feeds ────┘
 //! ```
 //!
 //! An edge verifies tokens, keeps sessions, follows each channel that somebody here is subscribed to
@@ -31,10 +33,11 @@ mod session;
 mod shared;
 pub mod token;
 mod upstream;
+mod workers;
 
 pub use config::{
     CONNECTIONS_MAX, ClientTlsFiles, ClusterTlsFiles, CoreAddress, GatewayConfig, GatewayLimits,
     HandshakeLimits,
 };
 pub use error::GatewayError;
-pub use gateway::{Gateway, GatewayParts};
+pub use gateway::{ClientSide, Gateway, GatewayParts};

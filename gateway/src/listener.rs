@@ -1,4 +1,4 @@
-//! Takes clients in. Accepting waits for nobody: each handshake and each client has a task.
+//! Takes clients in for a worker. Accepting waits for nobody: each handshake and each client has a task.
 
 use std::sync::Arc;
 
@@ -9,20 +9,27 @@ use tokio_util::task::TaskTracker;
 
 use crate::session;
 use crate::shared::Shared;
+use crate::workers::Worker;
 
 /// Takes clients in until the endpoint is closed.
 pub(crate) async fn run(
     shared: Arc<Shared>,
+    worker: Arc<Worker>,
     endpoint: Arc<ServerEndpoint>,
     handshake_timeout: Duration,
     clients: TaskTracker,
 ) {
     while let Some(handshake) = endpoint.accept().await {
-        clients.spawn(serve(Arc::clone(&shared), handshake, handshake_timeout));
+        clients.spawn(serve(
+            Arc::clone(&shared),
+            Arc::clone(&worker),
+            handshake,
+            handshake_timeout,
+        ));
     }
 }
 
-async fn serve(shared: Arc<Shared>, handshake: Handshake, timeout: Duration) {
+async fn serve(shared: Arc<Shared>, worker: Arc<Worker>, handshake: Handshake, timeout: Duration) {
     let from = handshake.remote_address();
     let link: Arc<dyn Link> = match handshake.finish(timeout).await {
         Ok(link) => link,
@@ -32,23 +39,25 @@ async fn serve(shared: Arc<Shared>, handshake: Handshake, timeout: Duration) {
             return;
         }
     };
-    let _open = Open::new(&shared);
-    session::run(Arc::clone(&shared), link).await;
+    let _open = Open::new(&shared, &worker);
+    session::run(Arc::clone(&shared), Arc::clone(&worker), link).await;
 }
 
 /// Counts an open connection while it lives.
-struct Open<'a>(&'a Shared);
+struct Open<'a>(&'a Shared, &'a Worker);
 
 impl<'a> Open<'a> {
-    fn new(shared: &'a Shared) -> Self {
+    fn new(shared: &'a Shared, worker: &'a Worker) -> Self {
         shared.metrics.connections.inc();
-        Self(shared)
+        worker.connections.inc();
+        Self(shared, worker)
     }
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
         self.0.metrics.connections.dec();
+        self.1.connections.dec();
     }
 }
 
@@ -56,7 +65,7 @@ impl Drop for Open<'_> {
 mod tests {
     use super::*;
 
-    fn size_of_task<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+    fn size_of_task<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -8,7 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use throng_protocol::code::Code;
-use throng_transport::HandshakeCounts;
+use throng_transport::{HandedCounts, HandshakeCounts};
 
 type Labels = Vec<(String, String)>;
 
@@ -17,6 +17,10 @@ type Labels = Vec<(String, String)>;
 pub(crate) struct Metrics {
     /// Open client connections.
     pub connections: Gauge,
+    /// Those of each worker.
+    worker_connections: Family<Labels, Gauge>,
+    /// Datagrams that came to another worker than their client's, by what became of them.
+    handed_datagrams: Family<Labels, Counter>,
     /// Handshakes that failed.
     pub handshakes_failed: Counter,
     /// Handshakes open now.
@@ -96,6 +100,35 @@ impl Metrics {
         }
     }
 
+    /// The gauge of a worker's connections.
+    pub fn connections_of(&self, worker: usize) -> Gauge {
+        let labels = vec![("worker".to_owned(), worker.to_string())];
+        self.worker_connections.get_or_create(&labels).clone()
+    }
+
+    /// Takes over what the workers have counted.
+    pub fn observe_handed(&self, counts: &HandedCounts) {
+        for (done, count) in [("handed", counts.handed), ("lost", counts.lost)] {
+            self.handed_datagrams
+                .get_or_create(&vec![("done".to_owned(), done.to_owned())])
+                .inner()
+                .store(count, Ordering::Relaxed);
+        }
+    }
+
+    fn register_workers(&self, r: &mut Registry) {
+        r.register(
+            "worker_connections",
+            "Open client connections, by worker",
+            self.worker_connections.clone(),
+        );
+        r.register(
+            "handed_datagrams",
+            "Datagrams of clients that moved, which came to another worker's socket, by what became of them",
+            self.handed_datagrams.clone(),
+        );
+    }
+
     fn register_handshakes(&self, r: &mut Registry) {
         let m = self;
         r.register(
@@ -126,6 +159,7 @@ impl Metrics {
         let r = &mut registry;
         let m = self;
         r.register("connections", "Open client connections", m.connections.clone());
+        m.register_workers(r);
         m.register_handshakes(r);
         r.register("sessions", "Open sessions", m.sessions.clone());
         r.register(

@@ -8,16 +8,16 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::registry::Registry;
-use throng_transport::ServerEndpoint;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics;
 use crate::shared::Shared;
+use crate::workers::Workers;
 
 struct Observed {
     shared: Arc<Shared>,
-    endpoint: Arc<ServerEndpoint>,
+    workers: Arc<Workers>,
     registry: Registry,
 }
 
@@ -25,13 +25,13 @@ struct Observed {
 pub(crate) async fn serve(
     listener: TcpListener,
     shared: Arc<Shared>,
-    endpoint: Arc<ServerEndpoint>,
+    workers: Arc<Workers>,
     stop: CancellationToken,
 ) {
     let registry = shared.metrics.registry();
     let observed = Arc::new(Observed {
         shared,
-        endpoint,
+        workers,
         registry,
     });
     let router = Router::new()
@@ -63,10 +63,9 @@ pub(crate) fn unready(shared: &Shared) -> Option<&'static str> {
 
 async fn metrics(State(observed): State<Arc<Observed>>) -> Response {
     observed.shared.channels.observe();
-    observed
-        .shared
-        .metrics
-        .observe_handshakes(&observed.endpoint.handshakes());
+    let counted = &observed.shared.metrics;
+    counted.observe_handshakes(&observed.workers.handshakes());
+    counted.observe_handed(&observed.workers.handed());
     match metrics::render(&observed.registry) {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

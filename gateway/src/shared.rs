@@ -14,7 +14,6 @@ use crate::directory::Directory;
 use crate::floods::Floods;
 use crate::limits::CATCH_UP_READS_MAX;
 use crate::metrics::Metrics;
-use crate::session::Rounds;
 use crate::upstream::Upstream;
 
 /// What clients are told when the edge drains.
@@ -36,8 +35,6 @@ pub(crate) struct Shared {
     pub channels: Arc<Channels>,
     pub metrics: Metrics,
     pub floods: Arc<Floods>,
-    /// Serves deliveries.
-    pub rounds: Rounds,
     /// Set when the edge drains.
     pub drain: watch::Sender<Option<DrainNotice>>,
     /// Bounds the pages read at once for subscribers that are behind.
@@ -63,7 +60,6 @@ impl Shared {
             channels,
             metrics,
             floods: Arc::default(),
-            rounds: Rounds::default(),
             drain: watch::Sender::new(None),
             catch_up: Semaphore::new(CATCH_UP_READS_MAX),
             // The start time above a counter: ids do not repeat when an edge restarts.

@@ -202,6 +202,7 @@ fn gateway_config(file: &GatewayFile) -> Result<GatewayConfig, Failure> {
             key: files.key,
         },
         edges: others.map(|edge| edge.listen.to_string()).collect(),
+        workers: file.workers,
         limits: GatewayLimits {
             connections_max: file.connections_max,
             handshakes: file.handshakes,

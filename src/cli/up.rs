@@ -329,6 +329,7 @@ fn plans(held: &Held, tls: &Path) -> Result<Vec<Plan>, Failure> {
             cluster: layout.cluster.clone(),
             tls: tls.clone(),
             connections_max: throng_gateway::CONNECTIONS_MAX,
+            workers: None,
             handshakes: Default::default(),
             edges: edges.clone(),
             nodes: nodes.clone(),

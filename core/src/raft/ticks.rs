@@ -115,6 +115,10 @@ mod tests {
         }
         tokio::time::advance(patience).await;
         ticks.heard_node();
-        assert_eq!(ticks.change(false), Some(true), "the node is alive, its group is not");
+        assert_eq!(
+            ticks.change(false),
+            Some(true),
+            "the node is alive, its group is not"
+        );
     }
 }

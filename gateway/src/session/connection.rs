@@ -30,9 +30,10 @@ use crate::refused::Refused;
 use crate::shared::{DrainNotice, Shared};
 use crate::token::Verified;
 use crate::upstream::Deadline;
+use crate::workers::Worker;
 
 /// Serves a client until its connection ends.
-pub(crate) async fn run(shared: Arc<Shared>, link: Arc<dyn Link>) {
+pub(crate) async fn run(shared: Arc<Shared>, worker: Arc<Worker>, link: Arc<dyn Link>) {
     // Times count from the handshake: the control stream must not come late either.
     let opened_ms = shared.clock.now_ms();
     let opening = link.accept_bi();
@@ -60,6 +61,7 @@ pub(crate) async fn run(shared: Arc<Shared>, link: Arc<dyn Link>) {
         requests: None,
         unwritten: Vec::new(),
         attach: Vec::new(),
+        worker,
         shared,
     });
     connection.serve().await;
@@ -97,6 +99,7 @@ struct Connection {
     unwritten: Vec<Bytes>,
     /// Channels whose deliveries begin when what is to be written is written.
     attach: Vec<Arc<Channel>>,
+    worker: Arc<Worker>,
 }
 
 impl Connection {
@@ -323,7 +326,13 @@ impl Connection {
         self.shared.metrics.sessions.inc();
         self.requests = Some(Requests {
             shared: Arc::clone(&self.shared),
-            member: Member::new(Arc::clone(&self.shared), Arc::clone(&self.link), session, who),
+            member: Member::new(
+                Arc::clone(&self.shared),
+                Arc::clone(&self.worker),
+                Arc::clone(&self.link),
+                session,
+                who,
+            ),
         });
         self.session.authenticated(now_ms, welcome);
     }

@@ -12,6 +12,7 @@ use super::outbox::Outbox;
 use crate::channels::Channel;
 use crate::directory::Identity;
 use crate::shared::Shared;
+use crate::workers::Worker;
 
 /// Whether a subscription fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +35,17 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub fn new(shared: Arc<Shared>, link: Arc<dyn Link>, session: SessionId, who: Identity) -> Arc<Self> {
+    pub fn new(
+        shared: Arc<Shared>,
+        worker: Arc<Worker>,
+        link: Arc<dyn Link>,
+        session: SessionId,
+        who: Identity,
+    ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             session,
             who,
-            outbox: Outbox::new(shared, link, session, me.clone()),
+            outbox: Outbox::new(shared, worker, link, session, me.clone()),
             subscriptions: Mutex::default(),
         })
     }

@@ -26,11 +26,13 @@ use crate::limits::{BULK_PRIORITY, PAGE_RETRY, TURN_BYTES};
 use crate::refused::Refused;
 use crate::shared::Shared;
 use crate::upstream::{Deadline, PageAsk, jittered};
+use crate::workers::Worker;
 
 /// What a session has to be handed, and the streams it goes to.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     shared: Arc<Shared>,
+    worker: Arc<Worker>,
     link: Arc<dyn Link>,
     session: SessionId,
     member: Weak<Member>,
@@ -74,12 +76,14 @@ enum Turn {
 impl Outbox {
     pub fn new(
         shared: Arc<Shared>,
+        worker: Arc<Worker>,
         link: Arc<dyn Link>,
         session: SessionId,
         member: Weak<Member>,
     ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             shared,
+            worker,
             link,
             session,
             member,
@@ -309,7 +313,7 @@ impl Receiver for Outbox {
         if !self.listed.swap(true, Ordering::AcqRel)
             && let Some(me) = self.me.upgrade()
         {
-            self.shared.rounds.push(me);
+            self.worker.rounds.push(me);
         }
     }
 }

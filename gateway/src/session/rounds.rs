@@ -1,4 +1,4 @@
-//! Delivers to all sessions from one task.
+//! Delivers to all sessions of a worker from one task, on the worker's thread.
 //!
 //! A message to a thousand sessions is a thousand small writes, each cheaper than waking a task. Whoever
 //! has something to take is on the list once; a round hands each of them what it can take at once, and

@@ -74,7 +74,7 @@ fn beside<F: Future<Output = ()> + 'static>(clients: impl FnOnce() -> F + Send +
 
 fn of_the_edge(audience: usize) -> u64 {
     let runtime = runtime();
-    let edge = Arc::new(runtime.block_on(Edge::start()));
+    let edge = Arc::new(runtime.block_on(Edge::with_workers(1)));
     let (ready, mut is_ready) = mpsc::channel(1);
     let (took, mut taken) = mpsc::channel(audience);
     let edge_of_clients = Arc::clone(&edge);

@@ -43,7 +43,7 @@ pub struct Client {
     /// Deliveries of all lanes, with the kind of their stream.
     lanes: Option<mpsc::Receiver<(u8, Lane)>>,
     request: u64,
-    _endpoint: ClientEndpoint,
+    pub endpoint: ClientEndpoint,
 }
 
 impl Client {
@@ -61,7 +61,7 @@ impl Client {
             writer: FrameWriter::new(send),
             lanes: None,
             request: 0,
-            _endpoint: endpoint,
+            endpoint,
         }
     }
 

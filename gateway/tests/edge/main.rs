@@ -17,3 +17,4 @@ mod rights;
 mod stamps;
 mod stand_in;
 mod tokens;
+mod workers;

@@ -476,17 +476,22 @@ impl Edge {
     }
 
     pub async fn with(limits: GatewayLimits) -> Self {
-        Self::with_cores(limits, &[LEADER], None).await
+        Self::with_cores(limits, None, &[LEADER], None).await
+    }
+
+    /// With so many threads for clients.
+    pub async fn with_workers(workers: usize) -> Self {
+        Self::with_cores(GatewayLimits::default(), Some(workers), &[LEADER], None).await
     }
 
     /// With a follower that lags behind.
     pub async fn with_follower() -> Self {
-        Self::with_cores(GatewayLimits::default(), &[LEADER, FOLLOWER], None).await
+        Self::with_cores(GatewayLimits::default(), None, &[LEADER, FOLLOWER], None).await
     }
 
     /// With a follower that nobody reaches.
     pub async fn with_dead_follower() -> Self {
-        Self::with_cores(GatewayLimits::default(), &[LEADER], Some(FOLLOWER)).await
+        Self::with_cores(GatewayLimits::default(), None, &[LEADER], Some(FOLLOWER)).await
     }
 
     /// What the edge counts, as Prometheus reads it.
@@ -500,7 +505,12 @@ impl Edge {
         answer
     }
 
-    async fn with_cores(limits: GatewayLimits, nodes: &[NodeId], dead: Option<NodeId>) -> Self {
+    async fn with_cores(
+        limits: GatewayLimits,
+        workers: Option<usize>,
+        nodes: &[NodeId],
+        dead: Option<NodeId>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ca = DevCa::open(folder.path()).unwrap();
         let core = Arc::new(State::new());
@@ -532,6 +542,7 @@ impl Edge {
                 key: node.key,
             },
             edges: vec!["other:7443".to_owned()],
+            workers,
             limits,
         };
         let gateway = Gateway::start(config.clone()).await.unwrap();

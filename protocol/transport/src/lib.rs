@@ -45,8 +45,9 @@ pub use link::{Link, LinkClosed, LinkStats, ReadError, RecvHalf, SendHalf, Write
 pub use networks::NETWORKS_MAX;
 pub use pool::{ClusterPool, PoolError};
 pub use rpc::{RpcClient, RpcError, serve_rpc};
-pub use server::{Handshake, HandshakeError, ServerEndpoint, ServerTls};
+pub use server::{Handshake, HandshakeError, PortWorker, ServerEndpoint, ServerPort, ServerTls, WORKERS_MAX};
 pub use settings::{Limits, NetworkLimits};
 pub use socket::BindError;
 pub use tls::TlsError;
 pub use unproven::AMPLIFICATION_MAX;
+pub use worker::HandedCounts;

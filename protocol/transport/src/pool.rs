@@ -12,6 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rand::Rng;
 use throng_protocol::cluster::PeerId;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::cluster::{ClusterConnectError, ClusterConnection, ClusterEndpoint};
@@ -45,6 +46,7 @@ pub enum PoolError {
 pub struct ClusterPool {
     endpoint: Arc<ClusterEndpoint>,
     peers: Arc<Mutex<HashMap<PeerId, Arc<Peer>>>>,
+    runtime: Handle,
 }
 
 #[derive(Debug, Default)]
@@ -76,11 +78,13 @@ struct Failed {
 }
 
 impl ClusterPool {
-    /// A pool that connects from an endpoint.
+    /// A pool that connects from an endpoint. Connections live in the runtime this is called in, whoever
+    /// asks for them.
     pub fn new(endpoint: Arc<ClusterEndpoint>) -> Self {
         Self {
             endpoint,
             peers: Arc::default(),
+            runtime: Handle::current(),
         }
     }
 
@@ -92,7 +96,9 @@ impl ClusterPool {
             return Ok(client);
         }
         let endpoint = self.endpoint.clone();
-        let opening = tokio::spawn(async move { entry.open(&endpoint, peer, addr, lane_kind).await });
+        let opening = self
+            .runtime
+            .spawn(async move { entry.open(&endpoint, peer, addr, lane_kind).await });
         opening.await.map_err(|_| PoolError::ShuttingDown)?
     }
 
@@ -101,7 +107,7 @@ impl ClusterPool {
     pub async fn connection(&self, peer: PeerId, addr: SocketAddr) -> Result<ClusterConnection, PoolError> {
         let entry = self.peers.lock().entry(peer).or_default().clone();
         let endpoint = self.endpoint.clone();
-        let opening = tokio::spawn(async move {
+        let opening = self.runtime.spawn(async move {
             let mut attempt = entry.attempt.lock().await;
             Ok(attempt.connection(&endpoint, peer, addr).await?)
         });

@@ -1,13 +1,16 @@
-//! The endpoint clients connect to.
+//! The port clients connect to, and the endpoints of its workers.
+//!
+//! A port has as many workers as threads are to serve it; each takes clients in for itself, and what may
+//! begin is decided for all of them together.
 //!
 //! Accepting only takes first packets; each handshake is finished by its own task, so a slow one
 //! never stands before the others. Who may begin one is decided in `admission`. Links are told
 //! apart by ALPN, so that further carriers can share the port.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -23,7 +26,7 @@ use crate::settings::{INCOMING_BUFFER, INCOMING_BUFFER_TOTAL, Limits, server_tra
 use crate::socket::{self, BindError, ResetSecret};
 use crate::tls::{self, Identity, TlsError};
 use crate::tls_session::ServerCrypto;
-use crate::worker::WorkerCarrier;
+use crate::worker::{HandedCounts, Place, WorkerCarrier};
 
 /// A server's certificate chain and key.
 #[derive(Clone)]
@@ -97,43 +100,147 @@ enum Renewal {
     Quinn(quinn::Endpoint),
 }
 
-/// One UDP port that clients connect to.
+/// Workers of one port at most: more threads than any socket's traffic is worth, and few enough that
+/// ids of connections are found in as many tries.
+pub const WORKERS_MAX: usize = if cfg!(target_os = "linux") { 64 } else { 1 };
+
+/// What the workers of a port share: who may begin a handshake is decided for the whole port.
+#[derive(Debug)]
+struct Gate {
+    limits: Limits,
+    admission: Admission,
+    refusing: AtomicBool,
+    retries: RetryKey,
+}
+
+impl Gate {
+    fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            admission: Admission::new(limits),
+            refusing: AtomicBool::new(false),
+            retries: RetryKey::random(),
+        })
+    }
+}
+
+/// One UDP port that clients connect to, before anybody serves it.
+#[derive(Debug)]
+pub struct ServerPort {
+    addr: SocketAddr,
+    workers: Vec<PortWorker>,
+}
+
+impl ServerPort {
+    /// Takes an address for as many workers, at most [`WORKERS_MAX`]. `[::]` takes IPv4 as well; port 0 is
+    /// any free port.
+    pub fn bind(
+        addr: SocketAddr,
+        tls: &ServerTls,
+        limits: Limits,
+        workers: usize,
+    ) -> Result<Self, BindError> {
+        let workers = workers.clamp(1, WORKERS_MAX);
+        let sockets = socket::bind_many(addr, workers)?;
+        let addr = sockets.first().map_or(Ok(addr), UdpSocket::local_addr);
+        let addr = addr.map_err(|source| BindError::new(socket::unspecified(), source))?;
+        let (gate, open) = (Gate::new(limits), Arc::default());
+        let workers = Place::all(workers)
+            .zip(sockets)
+            .map(|(place, socket)| PortWorker {
+                socket,
+                place,
+                tls: tls.clone(),
+                gate: Arc::clone(&gate),
+                open: Arc::clone(&open),
+            });
+        Ok(Self {
+            addr,
+            workers: workers.collect(),
+        })
+    }
+
+    /// Where the port is.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its workers, each to be taken to the thread that serves it.
+    pub fn into_workers(self) -> Vec<PortWorker> {
+        self.workers
+    }
+}
+
+/// A worker's part of a port.
+pub struct PortWorker {
+    socket: UdpSocket,
+    place: Place,
+    tls: ServerTls,
+    gate: Arc<Gate>,
+    open: Arc<AtomicUsize>,
+}
+
+impl std::fmt::Debug for PortWorker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PortWorker").finish_non_exhaustive()
+    }
+}
+
+impl PortWorker {
+    /// Serves its clients in the tokio runtime that this is called in.
+    pub fn listen(self) -> Result<ServerEndpoint, BindError> {
+        let Self {
+            socket,
+            place,
+            tls,
+            gate,
+            open,
+        } = self;
+        let config = socket::config_at(&socket, &tls.secret)?;
+        let server = tls.config(&gate.limits, &gate.retries);
+        let worker = WorkerCarrier::listen(socket, config, server, place.clone(), open);
+        let worker = Arc::new(worker.map_err(|source| BindError::new(socket::unspecified(), source))?);
+        Ok(ServerEndpoint {
+            renewal: Some(Renewal::Worker(Arc::clone(&worker))),
+            carrier: worker,
+            gate,
+            place: Some(place),
+        })
+    }
+}
+
+/// An endpoint that clients connect to: a whole port, or one worker of it.
 #[derive(Debug)]
 pub struct ServerEndpoint {
     carrier: Arc<dyn Carrier>,
     /// Takes other certificates; a carrier that brought its own has none.
-    renewal: Option<(Renewal, RetryKey)>,
-    limits: Limits,
-    admission: Admission,
-    refusing: AtomicBool,
+    renewal: Option<Renewal>,
+    gate: Arc<Gate>,
+    /// A worker's place at its port.
+    place: Option<Place>,
 }
 
 impl ServerEndpoint {
-    /// Listens on an address. `[::]` takes IPv4 as well; port 0 is any free port. Must be called
-    /// inside a tokio runtime.
+    /// Listens on an address with one worker, see [`ServerPort::bind`]. Must be called inside a tokio
+    /// runtime.
     pub fn bind(addr: SocketAddr, tls: &ServerTls, limits: Limits) -> Result<Self, BindError> {
-        let socket = socket::bind(addr)?;
-        let retries = RetryKey::random();
-        let server = tls.config(&limits, &retries);
-        let config = socket::config_at(&socket, &tls.secret)?;
-        let worker = WorkerCarrier::listen(socket, config, server, Arc::default());
-        let worker = Arc::new(worker.map_err(|source| BindError::new(addr, source))?);
-        Ok(Self {
-            renewal: Some((Renewal::Worker(Arc::clone(&worker)), retries)),
-            ..Self::over(worker, limits)
-        })
+        let port = ServerPort::bind(addr, tls, limits, 1)?;
+        let worker = port.into_workers().pop();
+        worker.expect("invariant: one was asked for").listen()
     }
 
     /// [`Self::bind`] on quinn's own endpoint: what the worker under [`Self::bind`] is compared with.
     pub fn bind_quinn(addr: SocketAddr, tls: &ServerTls, limits: Limits) -> Result<Self, BindError> {
         let socket = socket::bind(addr)?;
-        let (retries, unproven) = (RetryKey::random(), Arc::default());
-        let config = tls.config(&limits, &retries);
+        let (gate, unproven) = (Gate::new(limits), Arc::default());
+        let config = tls.config(&limits, &gate.retries);
         let endpoint = socket::server_endpoint(socket, &tls.secret, config, &unproven)?;
         let carrier = Arc::new(QuicCarrier::listening(endpoint.clone(), unproven));
         Ok(Self {
-            renewal: Some((Renewal::Quinn(endpoint), retries)),
-            ..Self::over(carrier, limits)
+            renewal: Some(Renewal::Quinn(endpoint)),
+            carrier,
+            gate,
+            place: None,
         })
     }
 
@@ -142,9 +249,8 @@ impl ServerEndpoint {
         Self {
             carrier,
             renewal: None,
-            limits,
-            admission: Admission::new(limits),
-            refusing: AtomicBool::new(false),
+            gate: Gate::new(limits),
+            place: None,
         }
     }
 
@@ -159,9 +265,10 @@ impl ServerEndpoint {
         loop {
             let incoming = self.carrier.accept().await?;
             let from = incoming.remote_address();
-            let full = self.refusing.load(Ordering::Relaxed)
-                || self.carrier.open_links() >= self.limits.connections_max;
-            match self.admission.decide(from.ip(), incoming.is_validated(), full) {
+            let gate = &self.gate;
+            let full = gate.refusing.load(Ordering::Relaxed)
+                || self.carrier.open_links() >= gate.limits.connections_max;
+            match gate.admission.decide(from.ip(), incoming.is_validated(), full) {
                 Decision::Begin(open) => {
                     if let Some(connecting) = incoming.accept() {
                         return Some(Handshake {
@@ -180,33 +287,35 @@ impl ServerEndpoint {
 
     /// Uses another certificate for new connections.
     pub fn renew(&self, tls: &ServerTls) {
+        let config = tls.config(&self.gate.limits, &self.gate.retries);
         match &self.renewal {
-            Some((Renewal::Worker(worker), retries)) => {
-                worker.set_server_config(tls.config(&self.limits, retries));
-            }
-            Some((Renewal::Quinn(endpoint), retries)) => {
-                endpoint.set_server_config(Some(tls.config(&self.limits, retries)));
-            }
+            Some(Renewal::Worker(worker)) => worker.set_server_config(config),
+            Some(Renewal::Quinn(endpoint)) => endpoint.set_server_config(Some(config)),
             None => {}
         }
     }
 
-    /// Refuses new connections from now on; open ones go on.
+    /// Refuses new connections from now on, at all workers of the port; open ones go on.
     pub fn refuse_new(&self) {
-        self.refusing.store(true, Ordering::Relaxed);
+        self.gate.refusing.store(true, Ordering::Relaxed);
     }
 
-    /// What became of first packets.
+    /// What became of the port's first packets.
     pub fn handshakes(&self) -> HandshakeCounts {
-        self.admission.counts()
+        self.gate.admission.counts()
     }
 
-    /// Connections, handshakes included.
+    /// Datagrams at the port that came to another worker than their client's.
+    pub fn handed(&self) -> HandedCounts {
+        self.place.as_ref().map(Place::counts).unwrap_or_default()
+    }
+
+    /// Connections of all workers of the port, handshakes included.
     pub fn open_connections(&self) -> usize {
         self.carrier.open_links()
     }
 
-    /// Closes all connections and ends [`Self::accept`].
+    /// Closes all connections of this endpoint and ends [`Self::accept`].
     pub fn close(&self, code: u32, reason: &str) {
         self.carrier.close(code, reason);
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig, Runtime, TokioRuntime};
 use rand::RngCore;
 use ring::hmac;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::settings::RESET_INTERVAL;
 use crate::unproven::{BoundedSocket, Unproven};
@@ -17,7 +17,7 @@ use crate::unproven::{BoundedSocket, Unproven};
 /// kernel grants less if `net.core.rmem_max` or `wmem_max` is lower.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 /// Bytes of a connection id: enough that random ids never meet.
-const CID_BYTES: usize = 8;
+pub(crate) const CID_BYTES: usize = 8;
 
 /// Why an address could not be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -50,17 +50,36 @@ impl BindError {
 
 /// A bound UDP socket; `[::]` takes IPv4 as well.
 pub(crate) fn bind(addr: SocketAddr) -> Result<UdpSocket, BindError> {
-    let open = || -> io::Result<UdpSocket> {
-        let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
-        if addr.is_ipv6() {
-            socket.set_only_v6(!addr.ip().is_unspecified())?;
-        }
-        socket.set_recv_buffer_size(SOCKET_BUFFER)?;
-        socket.set_send_buffer_size(SOCKET_BUFFER)?;
-        socket.bind(&addr.into())?;
-        Ok(socket.into())
-    };
-    open().map_err(|source| BindError::new(addr, source))
+    open(addr, false).map_err(|source| BindError::new(addr, source))
+}
+
+fn open(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(!addr.ip().is_unspecified())?;
+    }
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&addr.into())?;
+    Ok(socket.into())
+}
+
+/// Sockets on one address, among which the system divides the peers. The first is bound alone, so that an
+/// address that is another's is refused, as if there were one socket.
+pub(crate) fn bind_many(addr: SocketAddr, sockets: usize) -> Result<Vec<UdpSocket>, BindError> {
+    let first = bind(addr)?;
+    let addr = local_addr(&first)?;
+    let share = |socket: &UdpSocket| SockRef::from(socket).set_reuse_port(true);
+    let mut bound = vec![first];
+    while bound.len() < sockets {
+        let failed = |source| BindError::new(addr, source);
+        bound.iter().try_for_each(share).map_err(failed)?;
+        bound.push(open(addr, true).map_err(failed)?);
+    }
+    Ok(bound)
 }
 
 /// A socket on a free port of all addresses, IPv6 included where the machine has it.

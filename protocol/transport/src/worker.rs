@@ -1,4 +1,5 @@
 //! A worker: one UDP socket, quinn-proto's endpoint and every connection on it, driven by one task.
+//! A port has one worker or several, each with a socket of its own.
 //!
 //! quinn gives each connection a task, and each datagram a call into the kernel. An edge sends one
 //! small datagram to each of very many connections, where both cost more than the datagram; here all
@@ -11,11 +12,13 @@ mod connection;
 mod driver;
 mod link;
 mod ready;
+mod steering;
 mod timers;
 mod waits;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Instant;
 
@@ -28,6 +31,8 @@ use crate::unproven::Unproven;
 pub(crate) use carrier::WorkerCarrier;
 use connection::Connection;
 use ready::Ready;
+pub use steering::HandedCounts;
+pub(crate) use steering::Place;
 
 /// Datagrams of one train to a destination: what quinn sends as well.
 const SEGMENTS_MAX: usize = 10;
@@ -37,6 +42,7 @@ struct Shared {
     core: Mutex<Core>,
     ready: Arc<Ready>,
     unproven: Arc<Unproven>,
+    place: Place,
 }
 
 /// The endpoint and its connections.
@@ -45,6 +51,8 @@ struct Core {
     /// By the endpoint's keys.
     connections: Vec<Option<Arc<Connection>>>,
     open: usize,
+    /// Connections of all workers of the port.
+    port_open: Arc<AtomicUsize>,
     /// Peers that knock, until somebody takes them; bounded by the server's settings.
     incoming: VecDeque<Incoming>,
     answers: VecDeque<(Transmit, Vec<u8>)>,
@@ -60,11 +68,12 @@ struct Core {
 }
 
 impl Core {
-    fn new(endpoint: Endpoint) -> Self {
+    fn new(endpoint: Endpoint, port_open: Arc<AtomicUsize>) -> Self {
         Self {
             endpoint,
             connections: Vec::new(),
             open: 0,
+            port_open,
             incoming: VecDeque::new(),
             answers: VecDeque::new(),
             acceptors: Vec::new(),
@@ -99,11 +108,13 @@ impl Core {
         }
         self.connections[key.0] = Some(connection);
         self.open += 1;
+        self.port_open.fetch_add(1, Ordering::Relaxed);
     }
 
     fn forget(&mut self, key: usize) {
         if self.connections.get_mut(key).and_then(Option::take).is_some() {
             self.open -= 1;
+            self.port_open.fetch_sub(1, Ordering::Relaxed);
         }
         if self.open == 0 {
             wake(&mut self.idlers);
@@ -140,6 +151,7 @@ impl Core {
         for connection in self.connections.drain(..).flatten() {
             connection.abandon();
         }
+        self.port_open.fetch_sub(self.open, Ordering::Relaxed);
         self.open = 0;
         wake(&mut self.acceptors);
         wake(&mut self.idlers);

@@ -14,6 +14,8 @@ mod hostile;
 mod link;
 #[path = "it/pool.rs"]
 mod pool;
+#[path = "it/port.rs"]
+mod port;
 #[path = "it/rpc.rs"]
 mod rpc;
 #[path = "it/support.rs"]

@@ -76,6 +76,10 @@ cluster = "throng"
 # Most client connections at once; the next one is told to go elsewhere.
 connections_max = 100000
 
+# Threads that serve clients, each with a socket of its own (SO_REUSEPORT); as many as there are
+# processors unless set, at most 64.
+# workers = 4
+
 [tls]
 # A development CA on this machine: made if absent, certificates are issued from it for 14 days
 # and renewed at start. For anything but development name files instead.

@@ -44,6 +44,9 @@ pub struct GatewayFile {
     /// Most client connections at once.
     #[serde(default = "default_connections_max")]
     pub connections_max: usize,
+    /// Threads that serve clients; as many as there are processors if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<usize>,
     /// What the edge takes of handshakes.
     #[serde(default)]
     pub handshakes: HandshakeLimits,

@@ -9,7 +9,8 @@ use throng_core::{
     CoreConfig, CoreNode, CoreParts, InitialShards, PeerConfig, Progress, Storage, Timings, TlsFiles,
 };
 use throng_gateway::{
-    ClientTlsFiles, ClusterTlsFiles, CoreAddress, Gateway, GatewayConfig, GatewayLimits, GatewayParts,
+    ClientSide, ClientTlsFiles, ClusterTlsFiles, CoreAddress, Gateway, GatewayConfig, GatewayLimits,
+    GatewayParts,
 };
 use throng_protocol::cluster::PeerId;
 use throng_protocol::ids::{EdgeId, NodeId, ShardId};
@@ -239,7 +240,7 @@ fn open_edge(net: &Network, host: crate::net::HostId, id: u8, now_ms: u64) -> Re
     let cluster = SimCarrier::bind(net, host, None, Role::Cluster, names).map_err(text)?;
     let parts = GatewayParts {
         now_ms,
-        endpoint: ServerEndpoint::over(Arc::new(clients), Limits::default()),
+        clients: ClientSide::Endpoint(ServerEndpoint::over(Arc::new(clients), Limits::default())),
         cluster: ClusterEndpoint::over(Arc::new(cluster), CLUSTER, peer),
         observe: None,
     };
@@ -295,6 +296,7 @@ fn edge_config(id: u8) -> GatewayConfig {
             .filter(|other| *other != id)
             .map(|other| edge_address(other).to_string())
             .collect(),
+        workers: Some(1),
         limits: GatewayLimits {
             // A few frames, so that what a slow session lacks is read from the core.
             ring_frames_max: 16,

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -14,8 +15,7 @@ use super::batch::Outlet;
 use super::connection::{Connection, Handle};
 use super::driver::Driver;
 use super::link::WorkerLink;
-use super::ready::Ready;
-use super::{Core, Shared, now, wait};
+use super::{Core, Place, Shared, now, wait};
 use crate::carrier::{Carrier, ConnectFailure, Established, Incoming};
 use crate::link::LinkClosed;
 use crate::quic::established;
@@ -26,6 +26,7 @@ use crate::unproven::{Unproven, Watch};
 pub(crate) struct WorkerCarrier {
     shared: Arc<Shared>,
     addr: SocketAddr,
+    port_open: Arc<AtomicUsize>,
 }
 
 impl std::fmt::Debug for WorkerCarrier {
@@ -37,24 +38,33 @@ impl std::fmt::Debug for WorkerCarrier {
 }
 
 impl WorkerCarrier {
-    /// Listens on a bound socket, in a task of the runtime this is called in.
+    /// Listens on a bound socket, in a task of the runtime this is called in, at a place of the socket's
+    /// port; `port_open` counts the connections of all workers there.
     pub fn listen(
         socket: std::net::UdpSocket,
-        config: EndpointConfig,
+        mut config: EndpointConfig,
         server: ServerConfig,
-        unproven: Arc<Unproven>,
+        place: Place,
+        port_open: Arc<AtomicUsize>,
     ) -> io::Result<Self> {
         let addr = socket.local_addr()?;
         let outlet = Outlet::new(socket)?;
+        let ids = place.clone();
+        config.cid_generator(move || ids.ids());
         let larger_packets = !outlet.udp.may_fragment();
         let endpoint = Endpoint::new(Arc::new(config), Some(Arc::new(server)), larger_packets, None);
         let shared = Arc::new(Shared {
-            core: parking_lot::Mutex::new(Core::new(endpoint)),
-            ready: Arc::new(Ready::default()),
-            unproven,
+            core: parking_lot::Mutex::new(Core::new(endpoint, Arc::clone(&port_open))),
+            ready: place.ready(),
+            unproven: Arc::new(Unproven::default()),
+            place,
         });
         tokio::spawn(Driver::new(Arc::clone(&shared), outlet));
-        Ok(Self { shared, addr })
+        Ok(Self {
+            shared,
+            addr,
+            port_open,
+        })
     }
 
     /// Other settings for connections that begin from now on.
@@ -103,7 +113,7 @@ impl Carrier for WorkerCarrier {
     }
 
     fn open_links(&self) -> usize {
-        self.shared.core.lock().open
+        self.port_open.load(Ordering::Relaxed)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

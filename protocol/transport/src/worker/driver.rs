@@ -91,11 +91,27 @@ impl Driver {
             for (meta, buffer) in metas.iter().zip(self.inbox.chunks_exact(stride)).take(received) {
                 self.shared.unproven.received(meta.addr, meta.len);
                 for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
-                    core.datagram(now, meta, datagram);
+                    let place = &self.shared.place;
+                    match place.other(datagram) {
+                        None => core.datagram(now, meta, BytesMut::from(datagram)),
+                        // What finds no room is lost, and sent again, as from a full socket.
+                        Some(owner) => drop(place.hand(owner, *meta, datagram)),
+                    }
                 }
             }
         }
         Ok(true)
+    }
+
+    /// Takes in what other workers of the port have got for this one.
+    fn receive_handed(&self, core: &mut Core, now: Instant) {
+        if self.shared.place.is_alone() {
+            return;
+        }
+        for handed in self.shared.place.take() {
+            self.shared.unproven.received(handed.meta.addr, handed.data.len());
+            core.datagram(now, &handed.meta, handed.data);
+        }
     }
 
     /// Lets connections have their turns; `true` when some are left.
@@ -189,6 +205,7 @@ impl Driver {
     fn work(&mut self, context: &mut Context<'_>, core: &mut Core) -> io::Result<bool> {
         let now = super::now();
         let mut more = self.receive(context, core, now)?;
+        self.receive_handed(core, now);
         self.expire(core, now);
         match self.send(context, core, now) {
             Ok(left) => more |= left,
@@ -251,12 +268,11 @@ fn is_passing(error: &io::Error) -> bool {
 
 impl Core {
     /// Hands a datagram to whom it is for.
-    fn datagram(&mut self, now: Instant, meta: &RecvMeta, datagram: &[u8]) {
+    fn datagram(&mut self, now: Instant, meta: &RecvMeta, data: BytesMut) {
         let ecn = meta
             .ecn
             .and_then(|ecn| quinn_proto::EcnCodepoint::from_bits(ecn as u8));
         let mut answer = Vec::new();
-        let data = BytesMut::from(datagram);
         match self
             .endpoint
             .handle(now, meta.addr, meta.dst_ip, ecn, data, &mut answer)

@@ -1,0 +1,170 @@
+//! Who serves clients: one worker here, or several, each on a thread of its own.
+//!
+//! ```text
+//!  port ─┬─ thread 0: socket ── its connections ── their sessions ── their rounds
+//!        ├─ thread 1: socket ── …
+//!        └─ …                             feeds, requests to the core: the edge's own runtime
+//! ```
+//!
+//! A client's datagrams, its session and what is written to it belong to one worker for as long as it is
+//! connected, wherever it moves: nothing that a delivery needs is handed from thread to thread. What a
+//! message needs once, whoever gets it, is the edge's. Knows threads, and refuses to know messages.
+
+use std::sync::{Arc, mpsc};
+
+use prometheus_client::metrics::gauge::Gauge;
+use throng_transport::{HandedCounts, HandshakeCounts, PortWorker, ServerEndpoint, ServerPort};
+use tokio::runtime::Builder;
+use tokio::time::{Duration, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::error::GatewayError;
+use crate::limits::FAREWELL;
+use crate::listener;
+use crate::session::Rounds;
+use crate::shared::Shared;
+
+/// What the clients of a worker share.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    /// Serves what is delivered to them.
+    pub rounds: Rounds,
+    /// How many they are.
+    pub connections: Gauge,
+}
+
+/// What a worker serves clients with.
+#[derive(Debug, Clone)]
+pub(crate) struct Serving {
+    pub shared: Arc<Shared>,
+    /// The tasks of all clients.
+    pub clients: TaskTracker,
+    pub stop: CancellationToken,
+    pub handshake_timeout: Duration,
+}
+
+impl Serving {
+    /// Serves an endpoint until it is closed; deliveries end with `stop`.
+    async fn serve(self, number: usize, endpoint: Arc<ServerEndpoint>) {
+        let worker = Arc::new(Worker {
+            rounds: Rounds::default(),
+            connections: self.shared.metrics.connections_of(number),
+        });
+        let delivering = Arc::clone(&worker);
+        tokio::spawn(
+            self.stop
+                .run_until_cancelled_owned(async move { delivering.rounds.run().await }),
+        );
+        listener::run(
+            self.shared,
+            worker,
+            endpoint,
+            self.handshake_timeout,
+            self.clients,
+        )
+        .await;
+    }
+}
+
+/// The workers of an edge.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    endpoints: Vec<Arc<ServerEndpoint>>,
+}
+
+impl Workers {
+    /// One worker in the runtime this is called in.
+    pub fn here(endpoint: ServerEndpoint, serving: Serving) -> Self {
+        let endpoint = Arc::new(endpoint);
+        tokio::spawn(serving.serve(0, Arc::clone(&endpoint)));
+        Self {
+            endpoints: vec![endpoint],
+        }
+    }
+
+    /// A thread for each worker of a port. They end when the workers are closed.
+    pub fn on_threads(port: ServerPort, serving: &Serving) -> Result<Self, GatewayError> {
+        let mut workers = Self {
+            endpoints: Vec::new(),
+        };
+        for (number, worker) in port.into_workers().into_iter().enumerate() {
+            let started = start(number, worker, serving.clone());
+            match started {
+                Ok(endpoint) => workers.endpoints.push(endpoint),
+                Err(error) => {
+                    workers.close(0, "the edge does not start");
+                    return Err(error);
+                }
+            }
+        }
+        Ok(workers)
+    }
+
+    /// Takes nobody new.
+    pub fn refuse_new(&self) {
+        self.endpoints.iter().for_each(|endpoint| endpoint.refuse_new());
+    }
+
+    /// What became of first packets: the workers of a port count together.
+    pub fn handshakes(&self) -> HandshakeCounts {
+        let first = self.endpoints.first();
+        first.map_or_else(HandshakeCounts::default, |endpoint| endpoint.handshakes())
+    }
+
+    /// Datagrams that came to another worker than their client's; counted together as well.
+    pub fn handed(&self) -> HandedCounts {
+        let first = self.endpoints.first();
+        first.map_or_else(HandedCounts::default, |endpoint| endpoint.handed())
+    }
+
+    /// Closes all connections.
+    pub fn close(&self, code: u32, reason: &str) {
+        self.endpoints
+            .iter()
+            .for_each(|endpoint| endpoint.close(code, reason));
+    }
+
+    /// Waits until all connections are gone.
+    pub async fn wait_idle(&self) {
+        for endpoint in &self.endpoints {
+            endpoint.wait_idle().await;
+        }
+    }
+}
+
+fn start(number: usize, worker: PortWorker, serving: Serving) -> Result<Arc<ServerEndpoint>, GatewayError> {
+    let (tell, told) = mpsc::channel();
+    let name = format!("throng-worker-{number}");
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(move || run(number, worker, serving, &tell))
+        .map_err(|error| GatewayError::Worker(error.to_string()))?;
+    let ended = |_| GatewayError::Worker("it ended at its start".to_owned());
+    told.recv().map_err(ended)?
+}
+
+/// The life of a worker's thread.
+fn run(
+    number: usize,
+    worker: PortWorker,
+    serving: Serving,
+    tell: &mpsc::Sender<Result<Arc<ServerEndpoint>, GatewayError>>,
+) {
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return drop(tell.send(Err(GatewayError::Worker(error.to_string())))),
+    };
+    runtime.block_on(async {
+        let endpoint = match worker.listen() {
+            Ok(endpoint) => Arc::new(endpoint),
+            Err(error) => return drop(tell.send(Err(error.into()))),
+        };
+        if tell.send(Ok(Arc::clone(&endpoint))).is_err() {
+            return;
+        }
+        serving.serve(number, Arc::clone(&endpoint)).await;
+        // Clients are still told that it is over.
+        let _ = timeout(FAREWELL, endpoint.wait_idle()).await;
+    });
+}
