@@ -38,11 +38,11 @@ pub(crate) struct Metrics {
     /// Requests and connections refused, by code.
     refusals: Family<Labels, Counter>,
     /// Frames written to live lanes.
-    pub deliveries: Counter,
+    deliveries: Counter,
     /// Subscriptions ended because a right has ended.
     pub ended: Counter,
     /// Bytes written to live lanes.
-    pub delivered_bytes: Counter,
+    delivered_bytes: Counter,
     /// Pages read for subscribers behind the ring.
     pub catch_up_pages: Counter,
     /// Bytes written to bulk streams.
@@ -114,6 +114,12 @@ impl Metrics {
                 .inner()
                 .store(count, Ordering::Relaxed);
         }
+    }
+
+    /// Takes over what the workers have written to live lanes.
+    pub fn observe_delivered(&self, (frames, bytes): (u64, u64)) {
+        self.deliveries.inner().store(frames, Ordering::Relaxed);
+        self.delivered_bytes.inner().store(bytes, Ordering::Relaxed);
     }
 
     fn register_workers(&self, r: &mut Registry) {

@@ -66,6 +66,7 @@ async fn metrics(State(observed): State<Arc<Observed>>) -> Response {
     let counted = &observed.shared.metrics;
     counted.observe_handshakes(&observed.workers.handshakes());
     counted.observe_handed(&observed.workers.handed());
+    counted.observe_delivered(observed.workers.delivered());
     match metrics::render(&observed.registry) {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -10,6 +10,7 @@
 //! connected, wherever it moves: nothing that a delivery needs is handed from thread to thread. What a
 //! message needs once, whoever gets it, is the edge's. Knows threads, and refuses to know messages.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
 use prometheus_client::metrics::gauge::Gauge;
@@ -32,6 +33,22 @@ pub(crate) struct Worker {
     pub rounds: Rounds,
     /// How many they are.
     pub connections: Gauge,
+    pub delivered: Delivered,
+}
+
+/// What a worker has written to live lanes. Counted by each for itself, and added up when somebody asks:
+/// a delivery touches nothing that other threads write to as often.
+#[derive(Debug, Default)]
+pub(crate) struct Delivered {
+    frames: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Delivered {
+    pub fn add(&self, frames: usize, bytes: u64) {
+        self.frames.fetch_add(frames as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 /// What a worker serves clients with.
@@ -45,12 +62,16 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// Serves an endpoint until it is closed; deliveries end with `stop`.
-    async fn serve(self, number: usize, endpoint: Arc<ServerEndpoint>) {
-        let worker = Arc::new(Worker {
+    fn worker(&self, number: usize) -> Arc<Worker> {
+        Arc::new(Worker {
             rounds: Rounds::default(),
             connections: self.shared.metrics.connections_of(number),
-        });
+            delivered: Delivered::default(),
+        })
+    }
+
+    /// Serves an endpoint until it is closed; deliveries end with `stop`.
+    async fn serve(self, worker: Arc<Worker>, endpoint: Arc<ServerEndpoint>) {
         let delivering = Arc::clone(&worker);
         tokio::spawn(
             self.stop
@@ -71,15 +92,17 @@ impl Serving {
 #[derive(Debug)]
 pub(crate) struct Workers {
     endpoints: Vec<Arc<ServerEndpoint>>,
+    workers: Vec<Arc<Worker>>,
 }
 
 impl Workers {
     /// One worker in the runtime this is called in.
     pub fn here(endpoint: ServerEndpoint, serving: Serving) -> Self {
-        let endpoint = Arc::new(endpoint);
-        tokio::spawn(serving.serve(0, Arc::clone(&endpoint)));
+        let (worker, endpoint) = (serving.worker(0), Arc::new(endpoint));
+        tokio::spawn(serving.serve(Arc::clone(&worker), Arc::clone(&endpoint)));
         Self {
             endpoints: vec![endpoint],
+            workers: vec![worker],
         }
     }
 
@@ -87,10 +110,12 @@ impl Workers {
     pub fn on_threads(port: ServerPort, serving: &Serving) -> Result<Self, GatewayError> {
         let mut workers = Self {
             endpoints: Vec::new(),
+            workers: Vec::new(),
         };
-        for (number, worker) in port.into_workers().into_iter().enumerate() {
-            let started = start(number, worker, serving.clone());
-            match started {
+        for (number, part) in port.into_workers().into_iter().enumerate() {
+            let worker = serving.worker(number);
+            workers.workers.push(Arc::clone(&worker));
+            match start(number, part, worker, serving.clone()) {
                 Ok(endpoint) => workers.endpoints.push(endpoint),
                 Err(error) => {
                     workers.close(0, "the edge does not start");
@@ -110,6 +135,17 @@ impl Workers {
     pub fn handshakes(&self) -> HandshakeCounts {
         let first = self.endpoints.first();
         first.map_or_else(HandshakeCounts::default, |endpoint| endpoint.handshakes())
+    }
+
+    /// Frames and bytes written to live lanes.
+    pub fn delivered(&self) -> (u64, u64) {
+        let each = self.workers.iter().map(|worker| &worker.delivered);
+        each.fold((0, 0), |(frames, bytes), of_worker| {
+            (
+                frames + of_worker.frames.load(Ordering::Relaxed),
+                bytes + of_worker.bytes.load(Ordering::Relaxed),
+            )
+        })
     }
 
     /// Datagrams that came to another worker than their client's; counted together as well.
@@ -133,12 +169,17 @@ impl Workers {
     }
 }
 
-fn start(number: usize, worker: PortWorker, serving: Serving) -> Result<Arc<ServerEndpoint>, GatewayError> {
+fn start(
+    number: usize,
+    part: PortWorker,
+    worker: Arc<Worker>,
+    serving: Serving,
+) -> Result<Arc<ServerEndpoint>, GatewayError> {
     let (tell, told) = mpsc::channel();
     let name = format!("throng-worker-{number}");
     std::thread::Builder::new()
         .name(name)
-        .spawn(move || run(number, worker, serving, &tell))
+        .spawn(move || run(part, worker, serving, &tell))
         .map_err(|error| GatewayError::Worker(error.to_string()))?;
     let ended = |_| GatewayError::Worker("it ended at its start".to_owned());
     told.recv().map_err(ended)?
@@ -146,8 +187,8 @@ fn start(number: usize, worker: PortWorker, serving: Serving) -> Result<Arc<Serv
 
 /// The life of a worker's thread.
 fn run(
-    number: usize,
-    worker: PortWorker,
+    part: PortWorker,
+    worker: Arc<Worker>,
     serving: Serving,
     tell: &mpsc::Sender<Result<Arc<ServerEndpoint>, GatewayError>>,
 ) {
@@ -156,14 +197,14 @@ fn run(
         Err(error) => return drop(tell.send(Err(GatewayError::Worker(error.to_string())))),
     };
     runtime.block_on(async {
-        let endpoint = match worker.listen() {
+        let endpoint = match part.listen() {
             Ok(endpoint) => Arc::new(endpoint),
             Err(error) => return drop(tell.send(Err(error.into()))),
         };
         if tell.send(Ok(Arc::clone(&endpoint))).is_err() {
             return;
         }
-        serving.serve(number, Arc::clone(&endpoint)).await;
+        serving.serve(worker, Arc::clone(&endpoint)).await;
         // Clients are still told that it is over.
         let _ = timeout(FAREWELL, endpoint.wait_idle()).await;
     });

@@ -166,9 +166,9 @@ impl Outbox {
                 None
             }
             Take::Chunk(chunk) => {
-                let metrics = &self.shared.metrics;
-                metrics.deliveries.inc_by(chunk.frames.len() as u64);
-                metrics.delivered_bytes.inc_by(total(&chunk.frames));
+                self.worker
+                    .delivered
+                    .add(chunk.frames.len(), total(&chunk.frames));
                 Some((chunk.frames, chunk.more))
             }
         }

@@ -72,6 +72,11 @@ async fn clients_of_all_workers_get_everything_once_wherever_they_move() {
     assert_eq!(connections(&metrics), of_each, "nobody has changed its worker");
     assert!(handed(&metrics, "handed") > 0);
     assert_eq!(handed(&metrics, "lost"), 0);
+    assert_eq!(
+        figure(&metrics, "throng_gateway_deliveries_total"),
+        last * CLIENTS
+    );
+    assert!(figure(&metrics, "throng_gateway_delivered_bytes_total") > last * CLIENTS);
     // All of them hear that the edge drains, and it ends when they have gone.
     let draining = tokio::spawn(edge.gateway.take().unwrap().drain(PATIENCE));
     for client in &mut clients {

@@ -33,7 +33,6 @@ pub const MISTAKES: &[Mistake] = &[
     mistake("feed_without_fences", "fence_reads"),
     mistake("fence_not_judged_in_apply", "fence_sends"),
     mistake("gap_repair_skips", "no_hole"),
-    mistake("inbox_repeat_applied", "fence_done"),
     mistake("kick_done_early", "fence_sends"),
     mistake("leader_restore", "acked_survives"),
     mistake("mute_lost_by_leaving", "mutes"),

@@ -116,16 +116,17 @@ impl Driver {
 
     /// Lets connections have their turns; `true` when some are left.
     fn turn(&mut self, context: &Context<'_>, core: &mut Core, now: Instant) -> io::Result<bool> {
+        let mut called = false;
         for _ in 0..TURNS {
             if self.batch.is_full() {
                 self.batch.flush(&self.outlet)?;
             }
             if self.turns.is_empty() {
-                self.shared.ready.take(&mut self.turns, context);
+                called |= self.shared.ready.take(&mut self.turns, context);
                 self.turns.reverse();
             }
             let Some(connection) = self.turns.pop() else {
-                return Ok(false);
+                return Ok(called);
             };
             let key = connection.key.0;
             let driven = connection.drive(

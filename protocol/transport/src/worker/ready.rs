@@ -42,13 +42,47 @@ impl Ready {
         }
     }
 
-    /// Swaps the connections out into an empty list. With none, the driver is woken by the next.
-    pub fn take(&self, list: &mut Vec<Arc<Connection>>, context: &Context<'_>) {
+    /// Swaps the connections out into an empty list. With none, the driver is woken by the next; but when
+    /// it was called meanwhile, which this tells, it has to look at everything first.
+    #[must_use]
+    pub fn take(&self, list: &mut Vec<Arc<Connection>>, context: &Context<'_>) -> bool {
         let mut state = self.0.lock();
         std::mem::swap(&mut state.connections, list);
         let called = std::mem::take(&mut state.called);
         if list.is_empty() && !called {
             state.driver = Some(context.waker().clone());
         }
+        called
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_call_while_the_driver_is_at_work_is_told_and_a_later_one_wakes_it() {
+        let (ready, woken) = (Ready::default(), Arc::new(Woken::default()));
+        let waker = Waker::from(Arc::clone(&woken));
+        let (context, mut list) = (Context::from_waker(&waker), Vec::new());
+        ready.call();
+        assert!(ready.take(&mut list, &context), "it must look again");
+        assert!(!ready.take(&mut list, &context));
+        ready.call();
+        ready.call();
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        assert!(ready.take(&mut list, &context) && !ready.take(&mut list, &context));
     }
 }
