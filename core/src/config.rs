@@ -124,7 +124,7 @@ impl Default for InitialShards {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timings {
-    /// Between two heartbeats of a leader.
+    /// Between two beats of a node; the heartbeats of a group come each second beat or so.
     pub heartbeat_ms: u64,
     /// Shortest election timeout; above the heartbeat.
     pub election_min_ms: u64,
@@ -136,7 +136,8 @@ impl Default for Timings {
     fn default() -> Self {
         Self {
             // A leader that is killed is replaced within 1.0 to 1.2 s, so that with an edge's attempt that
-            // went to it a gap in service stays below 2 s. Two heartbeats fit into the shortest timeout.
+            // went to it a gap in service stays below 2 s. Two beats fit into the shortest timeout, and two
+            // heartbeats of a group, of 300 ms, into the longest, which is the leader's lease.
             heartbeat_ms: 150,
             election_min_ms: 400,
             election_max_ms: 600,
@@ -276,6 +277,22 @@ mod tests {
             timings: Timings::default(),
             storage: Storage::default(),
         }
+    }
+
+    #[test]
+    fn two_heartbeats_of_a_group_fit_into_a_lease() {
+        let mut node = config(1, &[1]);
+        let fits = |node: &CoreConfig| {
+            let timing = node.shard_timing();
+            2 * timing.heartbeat * timing.beats_per_heartbeat() <= timing.election_max
+        };
+        assert!(fits(&node));
+        assert_eq!(node.shard_timing().beats_per_heartbeat(), 2);
+        node.timings.heartbeat_ms = 10;
+        assert!(fits(&node));
+        // Where not even two beats do, each carries the heartbeats.
+        node.timings.heartbeat_ms = 390;
+        assert_eq!(node.shard_timing().beats_per_heartbeat(), 1);
     }
 
     #[test]

@@ -161,6 +161,11 @@ impl CoreNode {
         self.core.replicas().map(|replica| replica.progress()).collect()
     }
 
+    /// How many beats of other nodes this one has heard.
+    pub fn beats_heard(&self) -> u64 {
+        self.core.pulse.heard()
+    }
+
     /// Why the node is not ready to serve, a line for each reason; empty if it is.
     pub fn unready(&self) -> Vec<String> {
         observe::unready(&self.core)
@@ -271,7 +276,7 @@ impl CoreNode {
                 self.spawn(outbox::run(Arc::clone(core), Arc::clone(replica)));
             }
         }
-        self.spawn(pulse::run(Arc::clone(core), config.shard_timing().heartbeat));
+        self.spawn(pulse::run(Arc::clone(core), config.shard_timing()));
         if let Some(meta) = core.replicas.get(&META_SHARD) {
             self.spawn(bootstrap::watch(Arc::clone(core), Arc::clone(meta), meta_applied));
             self.spawn(bootstrap::begin(

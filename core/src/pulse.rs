@@ -4,12 +4,14 @@
 //! node that goes, with all shards it leads. So two nodes tell each other, in one request and its answer,
 //! what each leads; a shard whose leader is heard that way has nothing to look for itself and does not
 //! tick. Raft's own heartbeats carry what a node cannot know, that the group itself is alive and has no
-//! other leader, and renew the lease that writes need: they leave every third beat, for all shards at once.
+//! other leader, and renew the lease that writes need: they leave every second beat or so, for all shards at
+//! once, so that two of them fit into a lease.
 //!
 //! A pulse decides nothing. Who leads, and when a shard stands for election, stays openraft's affair.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,14 +20,11 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use throng_protocol::cluster;
 use throng_protocol::ids::{NodeId, ShardId};
+use throng_raft_store::ShardTiming;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::core::Core;
 use crate::raft::PULSE_LANE;
-
-/// Beats between two heartbeats of a group. Two of them fit into the lease with room for a slow answer: at
-/// 150 ms a beat, 450 ms of 800.
-const BEATS_PER_HEARTBEAT: u32 = 3;
 
 /// What a node says of itself.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,35 +33,44 @@ struct Beat {
     leads: Vec<(ShardId, u64)>,
 }
 
-/// When a node and each other one heard each other.
+/// What a node has heard of others.
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
-    exchanged: Mutex<BTreeMap<NodeId, Instant>>,
+    /// When each of them asked last.
+    asked: Mutex<BTreeMap<NodeId, Instant>>,
+    /// Beats of others, asked for or not.
+    heard: AtomicU64,
 }
 
 impl Pulse {
-    fn exchanged(&self, with: NodeId) {
-        self.exchanged.lock().insert(with, Instant::now());
+    fn asked_by(&self, other: NodeId) {
+        self.asked.lock().insert(other, Instant::now());
+    }
+
+    /// How many beats of other nodes have been heard.
+    pub fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
     }
 
     /// Whether it is this node that asks. One of two does, and its answer is the other's beat; but the
     /// other does not wait for it for longer than a beat and a half.
     fn asks(&self, me: NodeId, other: NodeId, period: Duration) -> bool {
-        let silence = self.exchanged.lock().get(&other).map(Instant::elapsed);
+        let silence = self.asked.lock().get(&other).map(Instant::elapsed);
         me < other || silence.is_none_or(|silence| silence > period * 3 / 2)
     }
 }
 
-/// Every `period`, until dropped: exchanges beats with the other nodes, has shards look for a leader whose
-/// own is silent, and sends the heartbeats that are due.
-pub(crate) async fn run(core: Arc<Core>, period: Duration) {
+/// Every time between heartbeats, until dropped: exchanges beats with the other nodes, has shards look for a
+/// leader whose own is silent, and sends the heartbeats that are due.
+pub(crate) async fn run(core: Arc<Core>, timing: ShardTiming) {
+    let period = timing.heartbeat;
     let mut beats = interval(period);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for turn in 0_u32.. {
         beats.tick().await;
         core.replicas()
             .for_each(|replica| replica.handle().listen_for_leader());
-        let due = turn.is_multiple_of(BEATS_PER_HEARTBEAT);
+        let due = turn.is_multiple_of(timing.beats_per_heartbeat());
         let led = core
             .replicas()
             .filter(|replica| due && replica.handle().leadership().leads);
@@ -94,6 +102,7 @@ async fn ask(core: &Core, other: NodeId, period: Duration) {
 
 /// Takes another node's beat, and answers with this one's.
 pub(crate) fn answer(core: &Core, from: NodeId, request: &Bytes) -> Bytes {
+    core.pulse.asked_by(from);
     hear(core, from, request);
     cluster::encode(&beat(core))
 }
@@ -111,7 +120,7 @@ fn hear(core: &Core, from: NodeId, beat: &Bytes) {
         tracing::warn!(%from, "a node's beat makes no sense");
         return;
     };
-    core.pulse.exchanged(from);
+    core.pulse.heard.fetch_add(1, Ordering::Relaxed);
     for (shard, term) in beat.leads {
         if let Some(replica) = core.replicas.get(&shard) {
             replica.handle().heard_node(from, term);
@@ -130,8 +139,8 @@ mod tests {
         let (pulse, low, high) = (Pulse::default(), NodeId(1), NodeId(2));
         assert!(pulse.asks(low, high, PERIOD));
         assert!(pulse.asks(high, low, PERIOD), "nobody has asked yet");
-        pulse.exchanged(low);
-        pulse.exchanged(high);
+        pulse.asked_by(low);
+        pulse.asked_by(high);
         assert!(pulse.asks(low, high, PERIOD));
         assert!(!pulse.asks(high, low, PERIOD));
         tokio::time::advance(PERIOD * 3 / 2).await;

@@ -27,6 +27,8 @@ pub struct Progress {
     pub purged: u64,
     /// The last entry of the snapshot that came from another node last; 0 if none did.
     pub installed: u64,
+    /// How often it has begun to look for a leader, since its own had become silent.
+    pub silences: u64,
 }
 
 /// One shard's replica.
@@ -187,6 +189,7 @@ impl Replica {
             leads: leadership.leads.then_some(leadership.term),
             purged: self.handle.status().purged,
             installed: self.installed.load(Ordering::Relaxed),
+            silences: self.handle.silences(),
         }
     }
 

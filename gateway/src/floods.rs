@@ -34,6 +34,9 @@ struct Entry {
     seen: u64,
 }
 
+/// Connections looked at under one lock: a fraction of a millisecond.
+const LOOKED_AT: usize = 256;
+
 impl Floods {
     /// Watches a connection until the guard is dropped.
     pub fn watch(self: &Arc<Self>, link: &Arc<dyn Link>) -> FloodGuard {
@@ -64,7 +67,19 @@ impl Floods {
     }
 
     fn look(&self) {
-        for entry in self.watched.lock().links.values_mut() {
+        let mut next = Some(0);
+        while let Some(first) = next {
+            next = self.look_at_some(first);
+        }
+    }
+
+    /// Looks at some connections from this one on; where to go on. Whoever comes or goes meanwhile waits for
+    /// some of them at most, and the clients of its thread with it.
+    fn look_at_some(&self, first: u64) -> Option<u64> {
+        let mut watched = self.watched.lock();
+        let mut last = None;
+        for (id, entry) in watched.links.range_mut(first..).take(LOOKED_AT) {
+            last = Some(*id);
             let Some(link) = entry.link.upgrade() else {
                 continue;
             };
@@ -74,6 +89,7 @@ impl Floods {
             }
             entry.seen = now;
         }
+        last.map(|last| last + 1)
     }
 }
 

@@ -9,7 +9,7 @@ use throng_planted::planted;
 /// How fast a shard notices a dead leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShardTiming {
-    /// Time between heartbeats of a leader.
+    /// Time between beats of a node, of which each so many carry the heartbeats of its shards' groups.
     pub heartbeat: Duration,
     /// The shortest election timeout.
     pub election_min: Duration,
@@ -22,11 +22,14 @@ pub struct ShardTiming {
     pub log_keep: u64,
 }
 
+/// A group that is wedged while its node beats is noticed by the lack of its heartbeats.
+const BEATS_PER_HEARTBEAT_MAX: u32 = 3;
+
 impl Default for ShardTiming {
     fn default() -> Self {
         Self {
-            // At least two heartbeats fit into the shortest election timeout, so one lost packet
-            // starts no election; every heartbeat is a wake-up per shard on every node.
+            // At least two beats fit into the shortest election timeout, so one lost packet has no
+            // group look for a leader; every beat is a wake-up of every node.
             heartbeat: Duration::from_millis(150),
             election_min: Duration::from_millis(400),
             election_max: Duration::from_millis(800),
@@ -47,6 +50,15 @@ impl ShardTiming {
             .min(self.election_min * 3 / 4)
             .max(self.heartbeat);
         millis(interval)
+    }
+
+    /// Beats between two heartbeats of a group: as many as let two heartbeats fit into a lease, so that one
+    /// that is late neither costs a leader its lease nor has followers grant votes.
+    pub fn beats_per_heartbeat(self) -> u32 {
+        let fit = millis(self.election_max) / (2 * millis(self.heartbeat).max(1));
+        u32::try_from(fit)
+            .unwrap_or(u32::MAX)
+            .clamp(1, BEATS_PER_HEARTBEAT_MAX)
     }
 
     /// How long a leader may be silent before its followers look at what is due: longer than between

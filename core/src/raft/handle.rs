@@ -11,10 +11,11 @@ use openraft::errors::{
     RaftError,
 };
 use openraft::{EmptyNode, ReadPolicy, ServerState};
+use parking_lot::Mutex;
 use throng_protocol::ids::{NodeId, ShardId};
 use throng_raft_store::{CommandBytes, LogStore, ShardTiming, StateMachine, TypeConfig};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::ticks::Ticks;
@@ -79,6 +80,8 @@ pub(crate) struct ShardHandle {
     leadership: watch::Receiver<Leadership>,
     in_flight: Arc<Semaphore>,
     ticks: Arc<Ticks>,
+    /// When a proposal without a lease asked for a heartbeat last.
+    hastened: Arc<Mutex<Option<Instant>>>,
     _follows: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -116,6 +119,7 @@ impl ShardHandle {
             leadership,
             in_flight: Arc::new(Semaphore::new(PROPOSAL_KIB_IN_FLIGHT_MAX as usize)),
             ticks: Arc::new(Ticks::new(timing)),
+            hastened: Arc::default(),
             _follows: Arc::new(follows),
         })
     }
@@ -123,6 +127,27 @@ impl ShardHandle {
     /// Sends a heartbeat, if this replica leads. A replica that has stopped sends none.
     pub async fn heartbeat(&self) {
         let _ = self.raft.trigger().heartbeat().await;
+    }
+
+    /// Sends a heartbeat unless that was done a moment ago: thousands may wait for one lease.
+    async fn hasten_heartbeat(&self) {
+        let due = {
+            let (now, mut last) = (Instant::now(), self.hastened.lock());
+            let due = last.is_none_or(|last| now - last >= LEASE_RETRY_PAUSE);
+            if due {
+                *last = Some(now);
+            }
+            due
+        };
+        if due {
+            self.heartbeat().await;
+        }
+    }
+
+    /// How often the group has begun to tick since it was started: its leader had become silent, or it
+    /// had lost its place.
+    pub fn silences(&self) -> u64 {
+        self.ticks.silences()
     }
 
     /// Lets the group tick if its leader is silent, and not otherwise.
@@ -200,7 +225,7 @@ impl ShardHandle {
                         if self.leaseless(&to) =>
                     {
                         // The next one may be a good part of a lease away.
-                        self.heartbeat().await;
+                        self.hasten_heartbeat().await;
                         wait(&mut pause).await;
                     }
                     Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {

@@ -6,7 +6,7 @@
 //! leader's node, or only from its node and not from the group there. How long a silence may last is
 //! not decided here but by openraft, whose timeouts this leaves alone.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use throng_raft_store::ShardTiming;
@@ -18,6 +18,7 @@ pub(super) struct Ticks {
     timing: ShardTiming,
     heard: Mutex<Heard>,
     on: AtomicBool,
+    silences: AtomicU64,
 }
 
 /// When the leader was heard last.
@@ -36,6 +37,7 @@ impl Ticks {
             timing,
             heard: Mutex::default(),
             on: AtomicBool::new(true),
+            silences: AtomicU64::new(0),
         }
     }
 
@@ -56,7 +58,16 @@ impl Ticks {
     /// Whether the group is to tick from now on, if that has changed.
     pub fn change(&self, leads: bool) -> Option<bool> {
         let on = !leads && self.is_silent();
-        (self.on.swap(on, Ordering::Relaxed) != on).then_some(on)
+        let changed = self.on.swap(on, Ordering::Relaxed) != on;
+        if changed && on {
+            self.silences.fetch_add(1, Ordering::Relaxed);
+        }
+        changed.then_some(on)
+    }
+
+    /// How often it has begun to tick.
+    pub fn silences(&self) -> u64 {
+        self.silences.load(Ordering::Relaxed)
     }
 
     fn is_silent(&self) -> bool {

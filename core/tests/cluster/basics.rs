@@ -4,7 +4,7 @@ use throng_protocol::cluster::{Anchor, Direction, PeerId, Refusal, Reply, Reques
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelNumber, EdgeId, NodeId, Seq, UserNumber};
 
-use crate::support::{TestCluster, app, append, channel, group, user};
+use crate::support::{TestCluster, app, append, channel, group, until, user};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn messages_are_appended_paged_and_repeated() {
@@ -81,6 +81,34 @@ async fn users_have_one_number_each_and_members_only_get_grants() {
         number: bob,
     };
     assert_eq!(edge.ask(&create).await, Err(Code::NotMember));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn in_a_settled_cluster_nobody_looks_for_a_leader() {
+    let cluster = TestCluster::start().await;
+    let edge = cluster.edge();
+    edge.create_group("town", "ann").await;
+    let beats = |cluster: &TestCluster| -> Vec<u64> {
+        (0..3).map(|place| cluster.node(place).beats_heard()).collect()
+    };
+    let silences = |cluster: &TestCluster| -> u64 {
+        let all = (0..3).flat_map(|place| cluster.node(place).progress());
+        all.map(|progress| progress.silences).sum()
+    };
+    let followers = 2 * cluster.node(0).progress().len() as u64;
+    let (first, before) = (beats(&cluster), silences(&cluster));
+    // Two seconds of beats from two other nodes, in which a group that heard none would have begun to tick
+    // half a dozen times.
+    until("the nodes hear each other", || {
+        let now = beats(&cluster);
+        now.iter().zip(&first).all(|(now, first)| now - first >= 30)
+    })
+    .await;
+    let begun = silences(&cluster) - before;
+    assert!(
+        begun < followers,
+        "{begun} times, of {followers} replicas that follow"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

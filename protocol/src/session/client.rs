@@ -34,7 +34,7 @@ use bytes::Bytes;
 
 use crate::code::{Class, Code};
 use crate::frame::Frame;
-use crate::ids::{ChannelId, DeviceId, GroupId};
+use crate::ids::{ChannelId, DeviceId, GroupId, SessionId};
 use crate::message::{self, Authenticate, Hello, Message, Pong, RequestId, VERSIONS, Welcome};
 
 use delivery::Orphans;
@@ -57,13 +57,35 @@ pub const GAP_WAIT_MS: u64 = 500;
 /// no page brings them any more, and a slow network takes so long for the largest frame.
 pub const LAST_ENTRIES_WAIT_MS: u64 = 30_000;
 
-/// Entries after which a cumulative ack goes out at once; bounds what an edge believes undelivered.
+/// Entries after which a cumulative ack goes out at once, at most; bounds what an edge believes undelivered.
 pub const ACK_ENTRIES: u32 = 64;
 
-/// Milliseconds after the first entry without an ack until one goes out. Nothing waits for an ack, and
+/// Milliseconds after the first entry without an ack until one goes out, at most. Nothing waits for an ack, and
 /// each is a packet both ways and keeps a phone's radio awake; what an edge believes undelivered when a
 /// client vanishes is no more than came in this time.
 pub const ACK_DELAY_MS: u64 = 5_000;
+
+/// When a session acks. Subscribers of a channel get the same entries at the same moment, and if all of them
+/// acked by the same figures their acks would come back to the edge as one burst: each session has figures
+/// of its own, in the upper half of what is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AckPace {
+    /// Entries after which an ack goes out at once.
+    pub entries: u32,
+    /// Milliseconds after the first entry without an ack.
+    pub delay_ms: u64,
+}
+
+impl AckPace {
+    /// That of a session.
+    pub fn of(session: SessionId) -> Self {
+        let sooner = u32::try_from(session.0 % u64::from(ACK_ENTRIES / 2)).unwrap_or(0);
+        Self {
+            entries: ACK_ENTRIES - sooner,
+            delay_ms: ACK_DELAY_MS - session.0 % (ACK_DELAY_MS / 2),
+        }
+    }
+}
 
 /// Milliseconds a drained connection is kept for the answers still due; an edge needs at most
 /// 1.5 s for one (it follows leaders no longer than that).

@@ -59,18 +59,19 @@ impl ServerTls {
 
     #[cfg(feature = "bare")]
     pub(crate) fn fresh_config(&self, limits: &Limits) -> quinn::ServerConfig {
-        self.config(limits, &RetryKey::random())
+        self.config(limits, &RetryKey::random(), 1)
     }
 
-    fn config(&self, limits: &Limits, retries: &RetryKey) -> quinn::ServerConfig {
+    /// For one of so many workers of a port, which share its bounds.
+    fn config(&self, limits: &Limits, retries: &RetryKey, workers: usize) -> quinn::ServerConfig {
         let mut config = quinn::ServerConfig::with_crypto(self.crypto.clone());
         config
             .token_key(retries.0.clone())
             .transport_config(server_transport())
             .migration(true)
-            .max_incoming(limits.incoming_max)
+            .max_incoming(limits.incoming_max.div_ceil(workers))
             .incoming_buffer_size(INCOMING_BUFFER)
-            .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL);
+            .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL / workers as u64);
         config
     }
 }
@@ -197,7 +198,7 @@ impl PortWorker {
             open,
         } = self;
         let config = socket::config_at(&socket, &tls.secret)?;
-        let server = tls.config(&gate.limits, &gate.retries);
+        let server = tls.config(&gate.limits, &gate.retries, place.workers());
         let worker = WorkerCarrier::listen(socket, config, server, place.clone(), open);
         let worker = Arc::new(worker.map_err(|source| BindError::new(socket::unspecified(), source))?);
         Ok(ServerEndpoint {
@@ -233,7 +234,7 @@ impl ServerEndpoint {
     pub fn bind_quinn(addr: SocketAddr, tls: &ServerTls, limits: Limits) -> Result<Self, BindError> {
         let socket = socket::bind(addr)?;
         let (gate, unproven) = (Gate::new(limits), Arc::default());
-        let config = tls.config(&limits, &gate.retries);
+        let config = tls.config(&limits, &gate.retries, 1);
         let endpoint = socket::server_endpoint(socket, &tls.secret, config, &unproven)?;
         let carrier = Arc::new(QuicCarrier::listening(endpoint.clone(), unproven));
         Ok(Self {
@@ -287,7 +288,8 @@ impl ServerEndpoint {
 
     /// Uses another certificate for new connections.
     pub fn renew(&self, tls: &ServerTls) {
-        let config = tls.config(&self.gate.limits, &self.gate.retries);
+        let workers = self.place.as_ref().map_or(1, Place::workers);
+        let config = tls.config(&self.gate.limits, &self.gate.retries, workers);
         match &self.renewal {
             Some(Renewal::Worker(worker)) => worker.set_server_config(config),
             Some(Renewal::Quinn(endpoint)) => endpoint.set_server_config(Some(config)),

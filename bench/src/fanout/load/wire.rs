@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail};
 use bytes::{Buf as _, BytesMut};
 use parking_lot::Mutex;
 use throng_protocol::frame;
-use throng_protocol::ids::{ChannelId, ChannelNumber, DeviceId, GroupId, Position, Ts};
+use throng_protocol::ids::{ChannelId, ChannelNumber, DeviceId, GroupId, Position, SessionId, Ts};
 use throng_protocol::message::{Authenticate, ClientAck, Deliver, Hello, Join, Message, Subscribe};
-use throng_protocol::session::client::{ACK_DELAY_MS, ACK_ENTRIES};
+use throng_protocol::session::client::AckPace;
 use throng_transport::{ClientEndpoint, FrameReader, FrameWriter, Link, RecvHalf};
 
 use crate::fanout::meter::Meter;
@@ -35,6 +35,7 @@ pub struct Subscriber {
     channel: ChannelNumber,
     control: FrameWriter,
     unacked: Arc<Mutex<Unacked>>,
+    pace: AckPace,
     _link: Arc<dyn Link>,
 }
 
@@ -49,6 +50,7 @@ impl Subscriber {
         meter: Arc<Meter>,
     ) -> Result<Self> {
         let (link, mut control) = Control::open(endpoint, edge, token).await?;
+        let pace = AckPace::of(control.session);
         let subscribed = control.enter(group, channel).await?;
         let unacked = Arc::new(Mutex::new(Unacked {
             position: subscribed.1,
@@ -59,6 +61,7 @@ impl Subscriber {
             channel: subscribed.0,
             control: control.writer,
             unacked,
+            pace,
             _link: link,
         })
     }
@@ -67,9 +70,9 @@ impl Subscriber {
     async fn ack(&mut self) -> Result<()> {
         let due = {
             let mut unacked = self.unacked.lock();
-            let late = Duration::from_millis(ACK_DELAY_MS) - ACK_LOOK;
+            let late = Duration::from_millis(self.pace.delay_ms) - ACK_LOOK;
             let late = unacked.since.is_some_and(|since| since.elapsed() >= late);
-            if !late && unacked.entries < ACK_ENTRIES {
+            if !late && unacked.entries < self.pace.entries {
                 return Ok(());
             }
             (unacked.since, unacked.entries) = (None, 0);
@@ -100,6 +103,7 @@ pub struct Control {
     pub writer: FrameWriter,
     reader: FrameReader,
     request: u64,
+    session: SessionId,
 }
 
 impl Control {
@@ -116,6 +120,7 @@ impl Control {
             writer: FrameWriter::new(send),
             reader: FrameReader::new(receive),
             request: 0,
+            session: SessionId(0),
         };
         let hello = Hello {
             versions: vec![1],
@@ -127,7 +132,10 @@ impl Control {
         loop {
             match control.hear().await? {
                 Message::HelloOk(_) => {}
-                Message::Welcome(_) => return Ok((link, control)),
+                Message::Welcome(welcome) => {
+                    control.session = welcome.session;
+                    return Ok((link, control));
+                }
                 other => bail!("not welcome: {other:?}"),
             }
         }

@@ -11,11 +11,10 @@ use throng_planted::planted;
 
 use super::subscriptions::{GapSync, Subscription, Wire};
 use super::{
-    ACK_DELAY_MS, ACK_ENTRIES, ClientEvent, ClientMachine, Entries, GAP_WAIT_MS, Key, LAST_ENTRIES_WAIT_MS,
-    Phase, Timer,
+    AckPace, ClientEvent, ClientMachine, Entries, GAP_WAIT_MS, Key, LAST_ENTRIES_WAIT_MS, Phase, Timer,
 };
 use crate::code::{Class, Code};
-use crate::ids::{ChannelNumber, Position, Seq};
+use crate::ids::{ChannelNumber, Position, Seq, SessionId};
 use crate::limits::{REORDER_ENTRIES_MAX, SUBSCRIPTIONS_MAX};
 use crate::message::{self, ClientAck, Deliver, Ended, Entry};
 
@@ -179,6 +178,8 @@ impl ClientMachine {
             let (epoch, seq) = (deliver.epoch, deliver.prev);
             self.reset(key, Position { epoch, seq });
         }
+        let session = self.welcome.as_ref().map(|(welcome, _)| welcome.session);
+        let pace = AckPace::of(session.unwrap_or(SessionId(0)));
         let Some(subscription) = self.subscriptions.all.get_mut(key) else {
             return false;
         };
@@ -189,9 +190,9 @@ impl ClientMachine {
             subscription.unacked = subscription
                 .unacked
                 .saturating_add(u32::try_from(entries.len()).unwrap_or(u32::MAX));
-            let ack_now = subscription.unacked >= ACK_ENTRIES;
+            let ack_now = subscription.unacked >= pace.entries;
             self.subscriptions.dirty.insert(key.clone());
-            self.ack_at_ms.get_or_insert(now_ms + ACK_DELAY_MS);
+            self.ack_at_ms.get_or_insert(now_ms + pace.delay_ms);
             let (group, channel) = key.clone();
             self.events.push_back(ClientEvent::Entries(Entries {
                 group,

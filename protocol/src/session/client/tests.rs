@@ -364,12 +364,36 @@ fn a_body_over_the_limit_is_not_taken() {
 fn entries_are_acked_every_sixty_four_or_after_a_delay() {
     let mut machine = subscribed_machine(0);
     feed(&mut machine, 0, deliver(1, 0, &[1]));
-    assert_eq!(machine.poll_timeout(), Some((ACK_DELAY_MS, Reason::Ack)));
-    machine.handle_timeout(ACK_DELAY_MS);
+    // Session 1 is one sooner than the bounds.
+    let delay_ms = ACK_DELAY_MS - 1;
+    assert_eq!(machine.poll_timeout(), Some((delay_ms, Reason::Ack)));
+    machine.handle_timeout(delay_ms);
     assert!(matches!(&sent(&mut machine)[..], [Message::ClientAck(a)] if a.position == at(1, 1)));
-    let many: Vec<u64> = (2..2 + u64::from(ACK_ENTRIES)).collect();
-    feed(&mut machine, 300, deliver(1, 1, &many));
-    assert!(matches!(&sent(&mut machine)[..], [Message::ClientAck(a)] if a.position == at(1, 65)));
+    let many: Vec<u64> = (2..1 + u64::from(ACK_ENTRIES)).collect();
+    let (last, before) = many.split_last().unwrap();
+    feed(&mut machine, 300, deliver(1, 1, before));
+    assert!(sent(&mut machine).is_empty());
+    feed(&mut machine, 301, deliver(1, last - 1, &[*last]));
+    assert!(matches!(&sent(&mut machine)[..], [Message::ClientAck(a)] if a.position == at(1, *last)));
+}
+
+#[test]
+fn sessions_do_not_all_ack_at_the_same_moment() {
+    let at_of = |session| {
+        let mut machine = subscribed_machine(0);
+        let mut welcome = welcome(0, 64);
+        welcome.session = SessionId(session);
+        machine.welcome = Some((welcome, 0));
+        feed(&mut machine, 0, deliver(1, 0, &[1]));
+        machine.poll_timeout().unwrap().0
+    };
+    let times: BTreeSet<u64> = (0..100).map(|n| at_of((1_700_000_000_000 << 20) + n)).collect();
+    assert_eq!(times.len(), 100);
+    assert!(
+        times
+            .iter()
+            .all(|at| (ACK_DELAY_MS / 2..=ACK_DELAY_MS).contains(at))
+    );
 }
 
 #[test]

@@ -89,11 +89,13 @@ impl Driver {
                 Err(error) => return Err(error),
             };
             for (meta, buffer) in metas.iter().zip(self.inbox.chunks_exact(stride)).take(received) {
-                self.shared.unproven.received(meta.addr, meta.len);
                 for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
                     let place = &self.shared.place;
                     match place.other(datagram) {
-                        None => core.datagram(now, meta, BytesMut::from(datagram)),
+                        None => {
+                            self.shared.unproven.received(meta.addr, datagram.len());
+                            core.datagram(now, meta, BytesMut::from(datagram));
+                        }
                         // What finds no room is lost, and sent again, as from a full socket.
                         Some(owner) => drop(place.hand(owner, *meta, datagram)),
                     }
@@ -256,6 +258,7 @@ impl Future for Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.shared.core.lock().lose();
+        self.shared.place.leave();
     }
 }
 

@@ -4,12 +4,13 @@
 //! stays with the worker that took it in, until it moves: then its datagrams may come to any worker. The
 //! ids of connections say whose they are, to whoever has the port's key and to nobody else, and whoever
 //! gets a datagram of another worker's hands it over. Only packets behind the handshake are looked at:
-//! a client does not move before. Knows ids and queues, and refuses to know connections.
+//! a client does not move before. A stateless reset of a client looks like such a packet with any id and
+//! may come to the wrong worker: then the connection ends by its idle time. Knows ids and queues, and refuses to know connections.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -39,6 +40,8 @@ pub(super) struct Handed {
 struct Inbox {
     handed: Mutex<VecDeque<Handed>>,
     ready: Arc<Ready>,
+    /// Its worker has ended.
+    gone: AtomicBool,
 }
 
 /// The workers of a port.
@@ -92,7 +95,7 @@ impl Place {
     }
 
     pub(super) fn is_alone(&self) -> bool {
-        self.port.inboxes.len() == 1
+        self.workers() == 1
     }
 
     /// The worker that made an id.
@@ -108,7 +111,10 @@ impl Place {
             return None;
         }
         let owner = self.owner(rest.get(..CID_BYTES)?);
-        (owner != self.me).then_some(owner)
+        // Anybody can tell the clients of one that is gone that it is.
+        let gone = |inbox: &Inbox| inbox.gone.load(Ordering::Relaxed);
+        let there = owner != self.me && !self.port.inboxes.get(owner).is_none_or(gone);
+        there.then_some(owner)
     }
 
     /// Hands a datagram to its worker; `false` if that has too many already.
@@ -130,6 +136,19 @@ impl Place {
             inbox.ready.call();
         }
         true
+    }
+
+    /// This worker has ended; what was handed to it is lost.
+    pub(super) fn leave(&self) {
+        if let Some(inbox) = self.port.inboxes.get(self.me) {
+            inbox.gone.store(true, Ordering::Relaxed);
+            inbox.handed.lock().clear();
+        }
+    }
+
+    /// How many workers the port has.
+    pub fn workers(&self) -> usize {
+        self.port.inboxes.len()
     }
 
     /// Takes what was handed to this worker.
@@ -218,6 +237,17 @@ mod tests {
             .filter(|_| strangers.owner(&place.ids().generate_cid()) == 0)
             .count();
         assert!((100..300).contains(&of_stranger), "{of_stranger} of 400");
+    }
+
+    #[test]
+    fn nothing_is_handed_to_a_worker_that_is_gone() {
+        let places: Vec<Place> = Place::all(2).collect();
+        let packet = short(&places[1].ids().generate_cid());
+        assert_eq!(places[0].other(&packet), Some(1));
+        assert!(places[0].hand(1, RecvMeta::default(), &packet));
+        places[1].leave();
+        assert_eq!(places[0].other(&packet), None);
+        assert!(places[1].take().is_empty());
     }
 
     #[test]
