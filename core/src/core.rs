@@ -11,13 +11,13 @@ use throng_protocol::placement::{PlacementKey, Plane};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::beats::Beats;
 use crate::clock::SharedClock;
 use crate::cluster_state::{ClusterState, ClusterWatch};
 use crate::dispatch::refused;
 use crate::feed::FeedRegistry;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
-use crate::pulse::Pulse;
 use crate::replica::Replica;
 
 /// What all parts of a running node share.
@@ -30,7 +30,7 @@ pub(crate) struct Core {
     pub(crate) damaged: BTreeMap<ShardId, String>,
     pub(crate) cluster: ClusterWatch,
     pub(crate) peers: Arc<Peers>,
-    pub(crate) pulse: Pulse,
+    pub(crate) beats: Beats,
     pub(crate) feeds: Arc<FeedRegistry>,
     pub(crate) metrics: Metrics,
     /// Cancelled when the node stops taking requests.

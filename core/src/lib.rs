@@ -10,6 +10,7 @@
 //! command does is decided in `throng-state`; how it reaches the disk in `throng-raft-store`. This
 //! crate brings them together over the network, and refuses to know clients and sessions.
 
+mod beats;
 mod bootstrap;
 mod calls;
 mod clock;
@@ -29,7 +30,6 @@ mod observe;
 mod observer;
 mod outbox;
 mod peers;
-mod pulse;
 mod raft;
 mod replica;
 

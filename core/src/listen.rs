@@ -11,6 +11,7 @@ use throng_transport::{ClusterConnection, ClusterEndpoint, serve_rpc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::beats;
 use crate::core::Core;
 use crate::dispatch::{self, refused};
 use crate::feed;
@@ -18,8 +19,7 @@ use crate::limits::{
     BEATS_IN_FLIGHT_PER_LANE, CONNECTIONS_MAX, FEED_LANES_MAX, RAFT_REQUESTS_IN_FLIGHT_PER_LANE,
     REQUESTS_IN_FLIGHT_PER_LANE,
 };
-use crate::pulse;
-use crate::raft::{PULSE_LANE, RaftServer, is_raft_lane};
+use crate::raft::{BEAT_LANE, RaftServer, is_raft_lane};
 
 /// How long another node may take over its handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -82,9 +82,9 @@ impl Listener {
                 let served = serve_rpc(writer, reader, handler, RAFT_REQUESTS_IN_FLIGHT_PER_LANE).await;
                 served.map_err(|error| error.to_string())
             }
-            (PULSE_LANE, PeerId::Core(from)) => {
+            (BEAT_LANE, PeerId::Core(from)) => {
                 let core = &self.core;
-                let handler = |beat: Bytes| std::future::ready(pulse::answer(core, from, &beat));
+                let handler = |beat: Bytes| std::future::ready(beats::answer(core, from, &beat));
                 let served = serve_rpc(writer, reader, handler, BEATS_IN_FLIGHT_PER_LANE).await;
                 served.map_err(|error| error.to_string())
             }

@@ -29,7 +29,7 @@ use crate::outbox;
 use crate::peers::Peers;
 use crate::raft::RaftServer;
 use crate::replica::{Progress, Replica};
-use crate::{bootstrap, clocks, observe, pulse};
+use crate::{beats, bootstrap, clocks, observe};
 
 use assembly::Assembly;
 
@@ -163,7 +163,7 @@ impl CoreNode {
 
     /// How many beats of other nodes this one has heard.
     pub fn beats_heard(&self) -> u64 {
-        self.core.pulse.heard()
+        self.core.beats.heard()
     }
 
     /// Why the node is not ready to serve, a line for each reason; empty if it is.
@@ -276,7 +276,7 @@ impl CoreNode {
                 self.spawn(outbox::run(Arc::clone(core), Arc::clone(replica)));
             }
         }
-        self.spawn(pulse::run(Arc::clone(core), config.shard_timing()));
+        self.spawn(beats::run(Arc::clone(core), config.shard_timing()));
         if let Some(meta) = core.replicas.get(&META_SHARD) {
             self.spawn(bootstrap::watch(Arc::clone(core), Arc::clone(meta), meta_applied));
             self.spawn(bootstrap::begin(

@@ -20,7 +20,7 @@ mod wire;
 pub(crate) use handle::{ProposeError, ShardHandle};
 pub(crate) use network::NetworkFactory;
 pub(crate) use server::RaftServer;
-pub(crate) use wire::{PULSE_LANE, is_raft_lane};
+pub(crate) use wire::{BEAT_LANE, is_raft_lane};
 
 /// A shard's Raft group.
 pub(crate) type Raft = openraft::Raft<throng_raft_store::TypeConfig, throng_raft_store::StateMachine>;

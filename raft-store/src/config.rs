@@ -62,7 +62,7 @@ impl ShardTiming {
     }
 
     /// How long a leader may be silent before its followers look at what is due: longer than between
-    /// two heartbeats, and short enough that a node that asks once a heartbeat has them look again no
+    /// two beats, and short enough that a node that asks once a beat has them look again no
     /// later than a tick behind the shortest election timeout.
     pub fn patience(self) -> Duration {
         self.election_min.saturating_sub(self.heartbeat + self.tick())

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{CoreNode, give_up_with_store};
+use crate::beats::Beats;
 use crate::clock::SharedClock;
 use crate::cluster_state::{ClusterState, ClusterWatch};
 use crate::config::CoreConfig;
@@ -26,7 +27,6 @@ use crate::observe;
 use crate::observer::ShardObserver;
 use crate::outbox::OutboxSignals;
 use crate::peers::Peers;
-use crate::pulse::Pulse;
 use crate::raft::{NetworkFactory, RaftServer, ShardHandle};
 use crate::replica::Replica;
 
@@ -101,7 +101,7 @@ impl Assembly {
             damaged,
             cluster: ClusterWatch::new(known),
             peers: self.peers,
-            pulse: Pulse::default(),
+            beats: Beats::default(),
             feeds: self.feeds,
             metrics: self.metrics,
             draining: self.draining,

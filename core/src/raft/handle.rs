@@ -108,7 +108,7 @@ impl ShardHandle {
         let raft = Raft::new(me.0, config, network, log, state)
             .await
             .map_err(|error| error.to_string())?;
-        // The node's pulse sends them, for all its shards at once.
+        // The node sends them with its beats, for all its shards at once.
         raft.runtime_config().heartbeat(false);
         let (sender, leadership) = watch::channel(Leadership::default());
         let follows = AbortOnDropHandle::new(tokio::spawn(follow(raft.clone(), me, sender)));

@@ -23,7 +23,7 @@ pub(super) const VOTE_LANE: u8 = CORE_LANES + 2;
 pub(super) const SNAPSHOT_LANE: u8 = CORE_LANES + 3;
 
 /// What nodes say of themselves, for all their shards.
-pub(crate) const PULSE_LANE: u8 = CORE_LANES + 4;
+pub(crate) const BEAT_LANE: u8 = CORE_LANES + 4;
 
 /// Whether a lane carries Raft's messages.
 pub(crate) fn is_raft_lane(kind: u8) -> bool {

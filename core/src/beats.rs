@@ -1,4 +1,4 @@
-//! One pulse for all shards of a node.
+//! One beat for all shards of a node.
 //!
 //! Followers must notice within a fraction of a second that their leader's node is gone, and it is the
 //! node that goes, with all shards it leads. So two nodes tell each other, in one request and its answer,
@@ -7,7 +7,7 @@
 //! other leader, and renew the lease that writes need: they leave every second beat or so, for all shards at
 //! once, so that two of them fit into a lease.
 //!
-//! A pulse decides nothing. Who leads, and when a shard stands for election, stays openraft's affair.
+//! A beat decides nothing. Who leads, and when a shard stands for election, stays openraft's affair.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use throng_raft_store::ShardTiming;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::core::Core;
-use crate::raft::PULSE_LANE;
+use crate::raft::BEAT_LANE;
 
 /// What a node says of itself.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,14 +35,14 @@ struct Beat {
 
 /// What a node has heard of others.
 #[derive(Debug, Default)]
-pub(crate) struct Pulse {
+pub(crate) struct Beats {
     /// When each of them asked last.
     asked: Mutex<BTreeMap<NodeId, Instant>>,
     /// Beats of others, asked for or not.
     heard: AtomicU64,
 }
 
-impl Pulse {
+impl Beats {
     fn asked_by(&self, other: NodeId) {
         self.asked.lock().insert(other, Instant::now());
     }
@@ -90,19 +90,19 @@ fn others(core: &Core) -> BTreeSet<NodeId> {
 }
 
 async fn ask(core: &Core, other: NodeId, period: Duration) {
-    if !core.pulse.asks(core.id(), other, period) {
+    if !core.beats.asks(core.id(), other, period) {
         return;
     }
     let beat = cluster::encode(&beat(core));
     // A node that does not answer is silent, which is all there is to know.
-    if let Ok(answer) = core.peers().call(other, PULSE_LANE, beat, period).await {
+    if let Ok(answer) = core.peers().call(other, BEAT_LANE, beat, period).await {
         hear(core, other, &answer);
     }
 }
 
 /// Takes another node's beat, and answers with this one's.
 pub(crate) fn answer(core: &Core, from: NodeId, request: &Bytes) -> Bytes {
-    core.pulse.asked_by(from);
+    core.beats.asked_by(from);
     hear(core, from, request);
     cluster::encode(&beat(core))
 }
@@ -120,7 +120,7 @@ fn hear(core: &Core, from: NodeId, beat: &Bytes) {
         tracing::warn!(%from, "a node's beat makes no sense");
         return;
     };
-    core.pulse.heard.fetch_add(1, Ordering::Relaxed);
+    core.beats.heard.fetch_add(1, Ordering::Relaxed);
     for (shard, term) in beat.leads {
         if let Some(replica) = core.replicas.get(&shard) {
             replica.handle().heard_node(from, term);
@@ -136,16 +136,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn of_two_nodes_one_asks_and_the_other_only_when_it_is_not_asked() {
-        let (pulse, low, high) = (Pulse::default(), NodeId(1), NodeId(2));
-        assert!(pulse.asks(low, high, PERIOD));
-        assert!(pulse.asks(high, low, PERIOD), "nobody has asked yet");
-        pulse.asked_by(low);
-        pulse.asked_by(high);
-        assert!(pulse.asks(low, high, PERIOD));
-        assert!(!pulse.asks(high, low, PERIOD));
+        let (beats, low, high) = (Beats::default(), NodeId(1), NodeId(2));
+        assert!(beats.asks(low, high, PERIOD));
+        assert!(beats.asks(high, low, PERIOD), "nobody has asked yet");
+        beats.asked_by(low);
+        beats.asked_by(high);
+        assert!(beats.asks(low, high, PERIOD));
+        assert!(!beats.asks(high, low, PERIOD));
         tokio::time::advance(PERIOD * 3 / 2).await;
-        assert!(!pulse.asks(high, low, PERIOD));
+        assert!(!beats.asks(high, low, PERIOD));
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(pulse.asks(high, low, PERIOD));
+        assert!(beats.asks(high, low, PERIOD));
     }
 }
