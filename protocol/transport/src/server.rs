@@ -26,7 +26,7 @@ use crate::settings::{INCOMING_BUFFER, INCOMING_BUFFER_TOTAL, Limits, server_tra
 use crate::socket::{self, BindError, ResetSecret};
 use crate::tls::{self, Identity, TlsError};
 use crate::tls_session::ServerCrypto;
-use crate::worker::{HandedCounts, Place, WorkerCarrier};
+use crate::worker::{HandedCounts, Seat, WorkerCarrier};
 
 /// A server's certificate chain and key.
 #[derive(Clone)]
@@ -146,15 +146,13 @@ impl ServerPort {
         let addr = sockets.first().map_or(Ok(addr), UdpSocket::local_addr);
         let addr = addr.map_err(|source| BindError::new(socket::unspecified(), source))?;
         let (gate, open) = (Gate::new(limits), Arc::default());
-        let workers = Place::all(workers)
-            .zip(sockets)
-            .map(|(place, socket)| PortWorker {
-                socket,
-                place,
-                tls: tls.clone(),
-                gate: Arc::clone(&gate),
-                open: Arc::clone(&open),
-            });
+        let workers = Seat::all(workers).zip(sockets).map(|(seat, socket)| PortWorker {
+            socket,
+            seat,
+            tls: tls.clone(),
+            gate: Arc::clone(&gate),
+            open: Arc::clone(&open),
+        });
         Ok(Self {
             addr,
             workers: workers.collect(),
@@ -175,7 +173,7 @@ impl ServerPort {
 /// A worker's part of a port.
 pub struct PortWorker {
     socket: UdpSocket,
-    place: Place,
+    seat: Seat,
     tls: ServerTls,
     gate: Arc<Gate>,
     open: Arc<AtomicUsize>,
@@ -192,20 +190,20 @@ impl PortWorker {
     pub fn listen(self) -> Result<ServerEndpoint, BindError> {
         let Self {
             socket,
-            place,
+            seat,
             tls,
             gate,
             open,
         } = self;
         let config = socket::config_at(&socket, &tls.secret)?;
-        let server = tls.config(&gate.limits, &gate.retries, place.workers());
-        let worker = WorkerCarrier::listen(socket, config, server, place.clone(), open);
+        let server = tls.config(&gate.limits, &gate.retries, seat.workers());
+        let worker = WorkerCarrier::listen(socket, config, server, seat.clone(), open);
         let worker = Arc::new(worker.map_err(|source| BindError::new(socket::unspecified(), source))?);
         Ok(ServerEndpoint {
             renewal: Some(Renewal::Worker(Arc::clone(&worker))),
             carrier: worker,
             gate,
-            place: Some(place),
+            seat: Some(seat),
         })
     }
 }
@@ -217,8 +215,8 @@ pub struct ServerEndpoint {
     /// Takes other certificates; a carrier that brought its own has none.
     renewal: Option<Renewal>,
     gate: Arc<Gate>,
-    /// A worker's place at its port.
-    place: Option<Place>,
+    /// A worker's seat at its port.
+    seat: Option<Seat>,
 }
 
 impl ServerEndpoint {
@@ -241,7 +239,7 @@ impl ServerEndpoint {
             renewal: Some(Renewal::Quinn(endpoint)),
             carrier,
             gate,
-            place: None,
+            seat: None,
         })
     }
 
@@ -251,7 +249,7 @@ impl ServerEndpoint {
             carrier,
             renewal: None,
             gate: Gate::new(limits),
-            place: None,
+            seat: None,
         }
     }
 
@@ -288,7 +286,7 @@ impl ServerEndpoint {
 
     /// Uses another certificate for new connections.
     pub fn renew(&self, tls: &ServerTls) {
-        let workers = self.place.as_ref().map_or(1, Place::workers);
+        let workers = self.seat.as_ref().map_or(1, Seat::workers);
         let config = tls.config(&self.gate.limits, &self.gate.retries, workers);
         match &self.renewal {
             Some(Renewal::Worker(worker)) => worker.set_server_config(config),
@@ -309,7 +307,7 @@ impl ServerEndpoint {
 
     /// Datagrams at the port that came to another worker than their client's.
     pub fn handed(&self) -> HandedCounts {
-        self.place.as_ref().map(Place::counts).unwrap_or_default()
+        self.seat.as_ref().map(Seat::counts).unwrap_or_default()
     }
 
     /// Connections of all workers of the port, handshakes included.

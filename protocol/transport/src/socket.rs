@@ -72,11 +72,12 @@ fn open(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
 pub(crate) fn bind_many(addr: SocketAddr, sockets: usize) -> Result<Vec<UdpSocket>, BindError> {
     let first = bind(addr)?;
     let addr = local_addr(&first)?;
-    let share = |socket: &UdpSocket| SockRef::from(socket).set_reuse_port(true);
+    let failed = |source| BindError::new(addr, source);
+    if sockets > 1 {
+        SockRef::from(&first).set_reuse_port(true).map_err(failed)?;
+    }
     let mut bound = vec![first];
     while bound.len() < sockets {
-        let failed = |source| BindError::new(addr, source);
-        bound.iter().try_for_each(share).map_err(failed)?;
         bound.push(open(addr, true).map_err(failed)?);
     }
     Ok(bound)
@@ -169,13 +170,18 @@ pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
+/// An id of a connection that says nothing.
+pub(crate) fn random_id() -> ConnectionId {
+    let mut bytes = [0; CID_BYTES];
+    rand::rng().fill_bytes(&mut bytes);
+    ConnectionId::new(&bytes)
+}
+
 struct RandomCids;
 
 impl ConnectionIdGenerator for RandomCids {
     fn generate_cid(&mut self) -> ConnectionId {
-        let mut bytes = [0; CID_BYTES];
-        rand::rng().fill_bytes(&mut bytes);
-        ConnectionId::new(&bytes)
+        random_id()
     }
 
     fn cid_len(&self) -> usize {

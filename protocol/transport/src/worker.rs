@@ -32,7 +32,7 @@ pub(crate) use carrier::WorkerCarrier;
 use connection::Connection;
 use ready::Ready;
 pub use steering::HandedCounts;
-pub(crate) use steering::Place;
+pub(crate) use steering::Seat;
 
 /// Datagrams of one train to a destination: what quinn sends as well.
 const SEGMENTS_MAX: usize = 10;
@@ -42,7 +42,7 @@ struct Shared {
     core: Mutex<Core>,
     ready: Arc<Ready>,
     unproven: Arc<Unproven>,
-    place: Place,
+    seat: Seat,
 }
 
 /// The endpoint and its connections.

@@ -15,7 +15,7 @@ use super::batch::Outlet;
 use super::connection::{Connection, Handle};
 use super::driver::Driver;
 use super::link::WorkerLink;
-use super::{Core, Place, Shared, now, wait};
+use super::{Core, Seat, Shared, now, wait};
 use crate::carrier::{Carrier, ConnectFailure, Established, Incoming};
 use crate::link::LinkClosed;
 use crate::quic::established;
@@ -38,26 +38,26 @@ impl std::fmt::Debug for WorkerCarrier {
 }
 
 impl WorkerCarrier {
-    /// Listens on a bound socket, in a task of the runtime this is called in, at a place of the socket's
+    /// Listens on a bound socket, in a task of the runtime this is called in, at a seat of the socket's
     /// port; `port_open` counts the connections of all workers there.
     pub fn listen(
         socket: std::net::UdpSocket,
         mut config: EndpointConfig,
         server: ServerConfig,
-        place: Place,
+        seat: Seat,
         port_open: Arc<AtomicUsize>,
     ) -> io::Result<Self> {
         let addr = socket.local_addr()?;
         let outlet = Outlet::new(socket)?;
-        let ids = place.clone();
+        let ids = seat.clone();
         config.cid_generator(move || ids.ids());
         let larger_packets = !outlet.udp.may_fragment();
         let endpoint = Endpoint::new(Arc::new(config), Some(Arc::new(server)), larger_packets, None);
         let shared = Arc::new(Shared {
             core: parking_lot::Mutex::new(Core::new(endpoint, Arc::clone(&port_open))),
-            ready: place.ready(),
+            ready: seat.ready(),
             unproven: Arc::new(Unproven::default()),
-            place,
+            seat,
         });
         tokio::spawn(Driver::new(Arc::clone(&shared), outlet));
         Ok(Self {

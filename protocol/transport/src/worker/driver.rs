@@ -90,14 +90,14 @@ impl Driver {
             };
             for (meta, buffer) in metas.iter().zip(self.inbox.chunks_exact(stride)).take(received) {
                 for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
-                    let place = &self.shared.place;
-                    match place.other(datagram) {
+                    let seat = &self.shared.seat;
+                    match seat.other(datagram) {
                         None => {
                             self.shared.unproven.received(meta.addr, datagram.len());
                             core.datagram(now, meta, BytesMut::from(datagram));
                         }
                         // What finds no room is lost, and sent again, as from a full socket.
-                        Some(owner) => drop(place.hand(owner, *meta, datagram)),
+                        Some(owner) => drop(seat.hand(owner, *meta, datagram)),
                     }
                 }
             }
@@ -107,10 +107,10 @@ impl Driver {
 
     /// Takes in what other workers of the port have got for this one.
     fn receive_handed(&self, core: &mut Core, now: Instant) {
-        if self.shared.place.is_alone() {
+        if self.shared.seat.is_alone() {
             return;
         }
-        for handed in self.shared.place.take() {
+        for handed in self.shared.seat.take() {
             self.shared.unproven.received(handed.meta.addr, handed.data.len());
             core.datagram(now, &handed.meta, handed.data);
         }
@@ -258,7 +258,7 @@ impl Future for Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.shared.core.lock().lose();
-        self.shared.place.leave();
+        self.shared.seat.leave();
     }
 }
 

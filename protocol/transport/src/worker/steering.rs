@@ -5,7 +5,8 @@
 //! ids of connections say whose they are, to whoever has the port's key and to nobody else, and whoever
 //! gets a datagram of another worker's hands it over. Only packets behind the handshake are looked at:
 //! a client does not move before. A stateless reset of a client looks like such a packet with any id and
-//! may come to the wrong worker: then the connection ends by its idle time. Knows ids and queues, and refuses to know connections.
+//! may come to the wrong worker: then the connection ends by its idle time. Knows ids and queues, and
+//! refuses to know connections.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -17,10 +18,9 @@ use bytes::BytesMut;
 use parking_lot::Mutex;
 use quinn::udp::RecvMeta;
 use quinn::{ConnectionId, ConnectionIdGenerator};
-use rand::RngCore;
 
 use super::ready::Ready;
-use crate::socket::CID_BYTES;
+use crate::socket::{CID_BYTES, random_id};
 
 /// Datagrams that wait for their worker; the next one is lost, as in a socket that is full. What a worker
 /// takes in before connections have their turns, some times over.
@@ -64,15 +64,15 @@ pub struct HandedCounts {
     pub lost: u64,
 }
 
-/// A worker's place at its port.
+/// A worker's seat at its port.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct Seat {
     port: Arc<Port>,
     me: usize,
 }
 
-impl Place {
-    /// The places of a port's workers.
+impl Seat {
+    /// The seats of a port's workers.
     pub fn all(workers: usize) -> impl Iterator<Item = Self> {
         let port = Arc::new(Port {
             key: RandomState::new(),
@@ -171,16 +171,15 @@ impl Place {
     }
 }
 
-struct Ids(Place);
+struct Ids(Seat);
 
 impl ConnectionIdGenerator for Ids {
     fn generate_cid(&mut self) -> ConnectionId {
-        let mut bytes = [0; CID_BYTES];
         // As many tries as there are workers, on average.
         loop {
-            rand::rng().fill_bytes(&mut bytes);
-            if self.0.owner(&bytes) == self.0.me {
-                return ConnectionId::new(&bytes);
+            let id = random_id();
+            if self.0.owner(&id) == self.0.me {
+                return id;
             }
         }
     }
@@ -204,12 +203,12 @@ mod tests {
 
     #[test]
     fn a_packet_belongs_to_the_worker_that_made_its_id() {
-        let places: Vec<Place> = Place::all(3).collect();
-        for place in &places {
+        let seats: Vec<Seat> = Seat::all(3).collect();
+        for seat in &seats {
             for _ in 0..50 {
-                let packet = short(&place.ids().generate_cid());
-                for other in &places {
-                    let expected = (other.me != place.me).then_some(place.me);
+                let packet = short(&seat.ids().generate_cid());
+                for other in &seats {
+                    let expected = (other.me != seat.me).then_some(seat.me);
                     assert_eq!(other.other(&packet), expected);
                 }
             }
@@ -218,47 +217,47 @@ mod tests {
 
     #[test]
     fn packets_of_the_handshake_and_scraps_stay_where_they_came() {
-        let places: Vec<Place> = Place::all(2).collect();
-        let mut packet = short(&places[0].ids().generate_cid());
-        assert_eq!(places[1].other(&packet), Some(0));
+        let seats: Vec<Seat> = Seat::all(2).collect();
+        let mut packet = short(&seats[0].ids().generate_cid());
+        assert_eq!(seats[1].other(&packet), Some(0));
         packet[0] |= LONG_HEADER;
         for scrap in [&packet[..], &packet[..CID_BYTES], &[0x40], &[]] {
-            assert_eq!(places[1].other(scrap), None);
+            assert_eq!(seats[1].other(scrap), None);
         }
-        let alone = Place::all(1).next().unwrap();
-        assert_eq!(alone.other(&short(&places[0].ids().generate_cid())), None);
+        let alone = Seat::all(1).next().unwrap();
+        assert_eq!(alone.other(&short(&seats[0].ids().generate_cid())), None);
     }
 
     #[test]
     fn ids_of_one_worker_have_nothing_in_common_without_the_key() {
-        let place = Place::all(2).next().unwrap();
-        let strangers = Place::all(2).next().unwrap();
+        let seat = Seat::all(2).next().unwrap();
+        let strangers = Seat::all(2).next().unwrap();
         let of_stranger = (0..400)
-            .filter(|_| strangers.owner(&place.ids().generate_cid()) == 0)
+            .filter(|_| strangers.owner(&seat.ids().generate_cid()) == 0)
             .count();
         assert!((100..300).contains(&of_stranger), "{of_stranger} of 400");
     }
 
     #[test]
     fn nothing_is_handed_to_a_worker_that_is_gone() {
-        let places: Vec<Place> = Place::all(2).collect();
-        let packet = short(&places[1].ids().generate_cid());
-        assert_eq!(places[0].other(&packet), Some(1));
-        assert!(places[0].hand(1, RecvMeta::default(), &packet));
-        places[1].leave();
-        assert_eq!(places[0].other(&packet), None);
-        assert!(places[1].take().is_empty());
+        let seats: Vec<Seat> = Seat::all(2).collect();
+        let packet = short(&seats[1].ids().generate_cid());
+        assert_eq!(seats[0].other(&packet), Some(1));
+        assert!(seats[0].hand(1, RecvMeta::default(), &packet));
+        seats[1].leave();
+        assert_eq!(seats[0].other(&packet), None);
+        assert!(seats[1].take().is_empty());
     }
 
     #[test]
     fn what_is_handed_over_is_bounded_and_taken_in_order() {
-        let places: Vec<Place> = Place::all(2).collect();
+        let seats: Vec<Seat> = Seat::all(2).collect();
         for number in 0..HANDED_MAX {
-            assert!(places[0].hand(1, RecvMeta::default(), &number.to_be_bytes()));
+            assert!(seats[0].hand(1, RecvMeta::default(), &number.to_be_bytes()));
         }
-        assert!(!places[0].hand(1, RecvMeta::default(), b"one too many"));
-        assert!(!places[0].hand(2, RecvMeta::default(), b"nobody is there"));
-        let taken = places[1].take();
+        assert!(!seats[0].hand(1, RecvMeta::default(), b"one too many"));
+        assert!(!seats[0].hand(2, RecvMeta::default(), b"nobody is there"));
+        let taken = seats[1].take();
         assert!(
             taken.iter().map(|handed| &handed.data[..]).eq((0..HANDED_MAX)
                 .map(usize::to_be_bytes)
@@ -266,9 +265,9 @@ mod tests {
                 .iter()
                 .map(|bytes| &bytes[..]))
         );
-        assert!(places[0].take().is_empty() && places[1].take().is_empty());
+        assert!(seats[0].take().is_empty() && seats[1].take().is_empty());
         let (handed, lost) = (HANDED_MAX as u64, 1);
-        assert_eq!(places[1].counts(), HandedCounts { handed, lost });
-        assert!(places[0].hand(1, RecvMeta::default(), b"room again"));
+        assert_eq!(seats[1].counts(), HandedCounts { handed, lost });
+        assert!(seats[0].hand(1, RecvMeta::default(), b"room again"));
     }
 }
