@@ -157,7 +157,7 @@ impl Gateway {
             edges: config.edges.clone().into(),
         };
         gateway.spawn(parts.observe);
-        tracing::info!(edge = %config.id, %listen, workers = config.workers(), "the edge listens");
+        tracing::info!(edge = %config.id, %listen, workers = gateway.workers.count(), "the edge listens");
         Ok(gateway)
     }
 

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! A client's datagrams, its session and what is written to it belong to one worker for as long as it is
-//! connected, wherever it moves: nothing that a delivery needs is handed from thread to thread. What a
-//! message needs once, whoever gets it, is the edge's. Knows threads, and refuses to know messages.
+//! connected, wherever it moves. What a message needs once, whoever gets it, is the edge's: whoever reads its
+//! feed notes for each session that there is something to take, and the session's worker takes and writes
+//! it. Knows threads, and refuses to know messages.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -33,6 +34,7 @@ pub(crate) struct Worker {
     pub rounds: Rounds,
     /// How many they are.
     pub connections: Gauge,
+    /// What they were sent.
     pub delivered: Delivered,
 }
 
@@ -124,6 +126,11 @@ impl Workers {
             }
         }
         Ok(workers)
+    }
+
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        self.workers.len()
     }
 
     /// Takes nobody new.
