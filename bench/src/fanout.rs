@@ -52,7 +52,7 @@ pub struct FanoutArgs {
     /// Rounds; every other one takes the systems in reverse order
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// Peers: quinn, mosquitto-qos0, mosquitto-qos1, nats, centrifugo
+    /// Peers: quinn, quinn-few-acks, mosquitto-qos0, mosquitto-qos1, nats, centrifugo
     #[arg(long, value_delimiter = ',', default_value = "quinn")]
     versus: Vec<Kind>,
     /// Of the machine's processors, what others may take while a run counts

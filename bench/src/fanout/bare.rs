@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bytes::{Bytes, BytesMut};
-use throng_transport::{ServerTls, bare};
+use throng_transport::ServerTls;
+use throng_transport::bare::{self, Acks};
 use tokio::sync::Mutex;
 
 use super::load::quic::{PUBLISHER, SUBSCRIBER, framed, next};
@@ -22,6 +23,9 @@ pub struct BareArgs {
     cert: PathBuf,
     #[arg(long)]
     key: PathBuf,
+    /// Ask clients to acknowledge as rarely as an edge does
+    #[arg(long)]
+    few_acks: bool,
 }
 
 #[derive(Default)]
@@ -50,7 +54,12 @@ pub fn run(args: &BareArgs) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let tls = ServerTls::load(&args.cert, &args.key)?;
-        let endpoint = bare::server(args.listen, &tls)?;
+        let acks = if args.few_acks {
+            Acks::OfThrong
+        } else {
+            Acks::OfQuinn
+        };
+        let endpoint = bare::server(args.listen, &tls, acks)?;
         let room = Arc::new(Room::default());
         while let Some(incoming) = endpoint.accept().await {
             let room = room.clone();

@@ -29,6 +29,8 @@ const LOOK: Duration = Duration::from_millis(20);
 pub enum Kind {
     Throng,
     Quinn,
+    /// quinn whose clients acknowledge as rarely as an edge's.
+    QuinnFewAcks,
     MosquittoQos0,
     MosquittoQos1,
     Nats,
@@ -36,8 +38,9 @@ pub enum Kind {
 }
 
 /// Every peer, by the name it has on the command line.
-const PEERS: [Kind; 5] = [
+const PEERS: [Kind; 6] = [
     Kind::Quinn,
+    Kind::QuinnFewAcks,
     Kind::MosquittoQos0,
     Kind::MosquittoQos1,
     Kind::Nats,
@@ -49,6 +52,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Throng => "throng",
             Self::Quinn => "quinn",
+            Self::QuinnFewAcks => "quinn-few-acks",
             Self::MosquittoQos0 => "mosquitto-qos0",
             Self::MosquittoQos1 => "mosquitto-qos1",
             Self::Nats => "nats",
@@ -75,7 +79,7 @@ impl Kind {
         match self {
             Self::Throng if throng.is_file() => Ok(throng.to_owned()),
             Self::Throng => Err(format!("there is no {}; build it first", throng.display())),
-            Self::Quinn => std::env::current_exe().map_err(|error| error.to_string()),
+            Self::Quinn | Self::QuinnFewAcks => std::env::current_exe().map_err(|error| error.to_string()),
             Self::MosquittoQos0 | Self::MosquittoQos1 => found("mosquitto"),
             Self::Nats => found("nats-server"),
             Self::Centrifugo => found("centrifugo"),
@@ -205,7 +209,7 @@ impl Drop for Server {
 fn free_addr(kind: Kind) -> Result<SocketAddr> {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     Ok(match kind {
-        Kind::Throng | Kind::Quinn => UdpSocket::bind(any)?.local_addr()?,
+        Kind::Throng | Kind::Quinn | Kind::QuinnFewAcks => UdpSocket::bind(any)?.local_addr()?,
         Kind::MosquittoQos0 | Kind::MosquittoQos1 | Kind::Nats | Kind::Centrifugo => {
             TcpListener::bind(any)?.local_addr()?
         }
@@ -227,9 +231,12 @@ fn command(
             command.args(["up", "--supervised", "--dir"]).arg(&cluster);
             Target::Throng { cluster }
         }
-        Kind::Quinn => {
+        Kind::Quinn | Kind::QuinnFewAcks => {
             command.args(["bare-quinn", "--listen", &addr.to_string(), "--cert"]);
             command.arg(&leaf.cert).arg("--key").arg(&leaf.key);
+            if kind == Kind::QuinnFewAcks {
+                command.arg("--few-acks");
+            }
             Target::Quinn { addr, ca }
         }
         Kind::MosquittoQos0 | Kind::MosquittoQos1 => {

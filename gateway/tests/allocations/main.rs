@@ -24,6 +24,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use throng_transport::dev_ca::DevCa;
+use throng_transport::settings::CLIENT_ACK_DATAGRAMS;
 use throng_transport::{
     BindError, ClientEndpoint, FrameWriter, Limits, Link, ServerEndpoint, ServerTls, Trust,
 };
@@ -65,8 +66,9 @@ fn sent_by(links: &Links) -> Vec<u64> {
     links.iter().map(|link| link.stats().packets_sent).collect()
 }
 
-/// Waits until each client has sent something since. Every second datagram is acknowledged at once: the next
-/// message then finds nothing on its way, as in a quiet channel, and never what the scheduler left there.
+/// Waits until each client has sent something since. After so many datagrams a client acknowledges at once:
+/// the next message then finds nothing on its way, as in a quiet channel, and never what the scheduler left
+/// there.
 async fn acknowledged(links: &Links, since: &mut [u64]) {
     // Without an allocation: how often it looks is chance.
     let all_have = |since: &[u64]| {
@@ -101,7 +103,7 @@ fn counted(
                 for _ in 0..audience {
                     taken.recv().await.unwrap();
                 }
-                if message.is_multiple_of(2) {
+                if message.is_multiple_of(u64::from(CLIENT_ACK_DATAGRAMS)) {
                     acknowledged(links, &mut since).await;
                 }
             }
@@ -256,7 +258,7 @@ fn a_delivery_allocates_nothing_beyond_its_packets() {
         format!("allocations a delivery: edge {edge}, its carrier alone {carrier}, bare quinn {quinn}");
     eprintln!("{found}");
     assert!(
-        carrier.received > 0.25 && carrier.own() > 0.25,
+        carrier.received > 0.2 && carrier.own() > 0.25,
         "a delivery is acknowledged, and what is sent is kept until it is: {found}"
     );
     assert!(edge.own() <= carrier.own() + NOISE, "{found}");

@@ -5,13 +5,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use crate::ack_frequency::Acks;
 use crate::client::Trust;
 use crate::server::ServerTls;
 use crate::settings::{Limits, client_transport};
 use crate::socket::{self, BindError};
 
 /// Listens as a server endpoint does, without judging handshakes.
-pub fn server(addr: SocketAddr, tls: &ServerTls) -> Result<quinn::Endpoint, BindError> {
+pub fn server(addr: SocketAddr, tls: &ServerTls, acks: Acks) -> Result<quinn::Endpoint, BindError> {
+    let tls = tls.with_acks(acks);
     let socket = socket::bind(addr)?;
     socket::server_endpoint(
         socket,

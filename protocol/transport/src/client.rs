@@ -51,7 +51,7 @@ impl Trust {
         Self::with_alpn(rustls::RootCertStore::empty(), &[message::ALPN])
     }
 
-    #[cfg(feature = "bare")]
+    #[cfg(any(test, feature = "bare"))]
     pub(crate) fn crypto(&self) -> Arc<QuicClientConfig> {
         self.crypto.clone()
     }

@@ -13,6 +13,7 @@
 //!
 //! Endpoints stand on a [`Carrier`], which is quinn's unless another is given.
 
+mod ack_frequency;
 mod admission;
 #[cfg(feature = "bare")]
 pub mod bare;

@@ -18,6 +18,8 @@ use rand::RngCore;
 use ring::hkdf;
 use throng_protocol::message;
 
+#[cfg(any(test, feature = "bare"))]
+use crate::ack_frequency::Acks;
 use crate::admission::{Admission, Decision, HandshakeCounts, OpenHandshake};
 use crate::carrier::{Carrier, Established};
 use crate::link::{Link, LinkClosed};
@@ -57,7 +59,16 @@ impl ServerTls {
         &self.secret
     }
 
-    #[cfg(feature = "bare")]
+    /// The same with acknowledgements asked for in this way.
+    #[cfg(any(test, feature = "bare"))]
+    pub(crate) fn with_acks(&self, acks: Acks) -> Self {
+        Self {
+            crypto: Arc::new(self.crypto.with_acks(acks)),
+            secret: self.secret.clone(),
+        }
+    }
+
+    #[cfg(any(test, feature = "bare"))]
     pub(crate) fn fresh_config(&self, limits: &Limits) -> quinn::ServerConfig {
         self.config(limits, &RetryKey::random(), 1)
     }

@@ -10,7 +10,9 @@
 
 use std::any::Any;
 use std::io::Cursor;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
@@ -20,7 +22,13 @@ use quinn_proto::crypto::{
 };
 use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{ConnectionId, Side, TransportError, TransportErrorCode};
+use rand::Rng as _;
 use rustls::quic::{KeyChange, PacketKeySet, Secrets, ServerConnection, Version};
+
+#[cfg(any(test, feature = "bare"))]
+use crate::ack_frequency::Acks;
+use crate::ack_frequency::client_parameters;
+use crate::settings::CLIENT_ACK_DELAY;
 
 /// QUIC version 1; a connection of another one has quinn's session.
 const QUIC_V1: u32 = 1;
@@ -32,6 +40,8 @@ const UNEXPECTED_MESSAGE: u8 = 10;
 pub(crate) struct ServerCrypto {
     quinn: Arc<QuicServerConfig>,
     tls: Arc<rustls::ServerConfig>,
+    /// Between which delays a client is asked to acknowledge, beyond what quinn would ask.
+    ack_delay: Option<Range<Duration>>,
 }
 
 impl ServerCrypto {
@@ -40,20 +50,38 @@ impl ServerCrypto {
         Self {
             quinn: Arc::new(quinn),
             tls,
+            ack_delay: Some(CLIENT_ACK_DELAY),
         }
     }
 
+    /// The same with acknowledgements asked for in this way.
+    #[cfg(any(test, feature = "bare"))]
+    pub fn with_acks(&self, acks: Acks) -> Self {
+        Self {
+            quinn: Arc::clone(&self.quinn),
+            tls: Arc::clone(&self.tls),
+            ack_delay: match acks {
+                Acks::OfQuinn => None,
+                Acks::OfThrong => Some(CLIENT_ACK_DELAY),
+            },
+        }
+    }
     /// A session of QUIC version 1.
     fn begin(self: Arc<Self>, params: &TransportParameters) -> Result<TlsSession, rustls::Error> {
         let mut parameters = Vec::new();
         params.write(&mut parameters);
         let tls = ServerConnection::new(Arc::clone(&self.tls), Version::V1, parameters)?;
+        let ack_delay = self
+            .ack_delay
+            .clone()
+            .map(|delays| rand::rng().random_range(delays));
         Ok(TlsSession {
             crypto: self,
             phase: Phase::Handshake(Box::new(tls)),
             has_data: false,
             limits: Limits::default(),
             next: Next::None,
+            ack_delay,
         })
     }
 }
@@ -101,6 +129,8 @@ struct TlsSession {
     /// What is said of packet keys, the same for all keys of a suite.
     limits: Limits,
     next: Next,
+    /// What the client is asked to take for an acknowledgement.
+    ack_delay: Option<Duration>,
 }
 
 /// Where the keys of the next update come from.
@@ -187,8 +217,10 @@ impl crypto::Session for TlsSession {
         let Some(parameters) = self.tls().and_then(|tls| tls.quic_transport_parameters()) else {
             return Ok(None);
         };
-        let parameters = TransportParameters::read(Side::Server, &mut Cursor::new(parameters));
-        Ok(Some(parameters?))
+        Ok(Some(match self.ack_delay {
+            Some(delay) => client_parameters(parameters, delay)?,
+            None => TransportParameters::read(Side::Server, &mut Cursor::new(parameters))?,
+        }))
     }
 
     fn write_handshake(&mut self, buf: &mut Vec<u8>) -> Option<Keys> {
