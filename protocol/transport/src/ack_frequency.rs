@@ -3,9 +3,11 @@
 //! In a group that speaks twenty times a second a client sends as many acknowledgements as it gets
 //! messages, each 25 ms after its datagram, and the edge takes in as many datagrams as it sends. With the ACK
 //! frequency extension of QUIC (draft-ietf-quic-ack-frequency) a sender asks for fewer. quinn-proto asks,
-//! but never for more delay than a round trip or 25 ms, unless the peer says that it needs more. So the
-//! parameters of a client that knows the extension are read as if it had said so. It refuses to change
-//! anything for a client that does not know the extension, and to repair parameters that are wrong.
+//! but for no more delay than a round trip or 25 ms, unless the peer says that it needs more. So the
+//! parameters of a client that knows the extension are read as if it had said so: it is asked for that delay,
+//! once, whatever the round trip is. Should that one frame be lost, it is asked for nothing, and acknowledges
+//! as if there were no extension. It refuses to change anything for a client that does not know the
+//! extension, and to repair parameters that are wrong.
 
 use std::time::Duration;
 
@@ -29,6 +31,9 @@ pub enum Acks {
     OfQuinn,
     /// As an edge asks.
     OfThrong,
+    /// As an edge asks a client that by chance gets this delay.
+    #[cfg(test)]
+    After(Duration),
 }
 
 /// A client's parameters, for a server that asks it to take `delay` for an acknowledgement.

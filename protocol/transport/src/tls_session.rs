@@ -63,6 +63,8 @@ impl ServerCrypto {
             ack_delay: match acks {
                 Acks::OfQuinn => None,
                 Acks::OfThrong => Some(CLIENT_ACK_DELAY),
+                #[cfg(test)]
+                Acks::After(delay) => Some(delay..delay + Duration::from_nanos(1)),
             },
         }
     }
@@ -77,11 +79,13 @@ impl ServerCrypto {
             .map(|delays| rand::rng().random_range(delays));
         Ok(TlsSession {
             crypto: self,
-            phase: Phase::Handshake(Box::new(tls)),
+            phase: Phase::Handshake {
+                tls: Box::new(tls),
+                ack_delay,
+            },
             has_data: false,
             limits: Limits::default(),
             next: Next::None,
-            ack_delay,
         })
     }
 }
@@ -113,11 +117,13 @@ impl crypto::ServerConfig for ServerCrypto {
 }
 
 enum Phase {
-    Handshake(Box<ServerConnection>),
-    /// The handshake is over, and this protocol was agreed on.
-    Over {
-        protocol: Option<Vec<u8>>,
+    Handshake {
+        tls: Box<ServerConnection>,
+        /// What the client is asked to take for an acknowledgement.
+        ack_delay: Option<Duration>,
     },
+    /// The handshake is over, and this protocol was agreed on.
+    Over { protocol: Option<Vec<u8>> },
 }
 
 /// The session of one connection.
@@ -129,8 +135,6 @@ struct TlsSession {
     /// What is said of packet keys, the same for all keys of a suite.
     limits: Limits,
     next: Next,
-    /// What the client is asked to take for an acknowledgement.
-    ack_delay: Option<Duration>,
 }
 
 /// Where the keys of the next update come from.
@@ -144,7 +148,7 @@ enum Next {
 impl TlsSession {
     fn tls(&self) -> Option<&ServerConnection> {
         match &self.phase {
-            Phase::Handshake(tls) => Some(tls),
+            Phase::Handshake { tls, .. } => Some(tls),
             Phase::Over { .. } => None,
         }
     }
@@ -164,7 +168,7 @@ impl crypto::Session for TlsSession {
             return None;
         }
         let (protocol, server_name) = match &self.phase {
-            Phase::Handshake(tls) => (
+            Phase::Handshake { tls, .. } => (
                 tls.alpn_protocol().map(Vec::from),
                 tls.server_name().map(str::to_owned),
             ),
@@ -194,7 +198,7 @@ impl crypto::Session for TlsSession {
     }
 
     fn read_handshake(&mut self, buf: &[u8]) -> Result<bool, TransportError> {
-        let Phase::Handshake(tls) = &mut self.phase else {
+        let Phase::Handshake { tls, .. } = &mut self.phase else {
             return Err(TransportError {
                 code: TransportErrorCode::crypto(UNEXPECTED_MESSAGE),
                 frame: None,
@@ -214,17 +218,20 @@ impl crypto::Session for TlsSession {
     }
 
     fn transport_parameters(&self) -> Result<Option<TransportParameters>, TransportError> {
-        let Some(parameters) = self.tls().and_then(|tls| tls.quic_transport_parameters()) else {
+        let Phase::Handshake { tls, ack_delay } = &self.phase else {
             return Ok(None);
         };
-        Ok(Some(match self.ack_delay {
+        let Some(parameters) = tls.quic_transport_parameters() else {
+            return Ok(None);
+        };
+        Ok(Some(match *ack_delay {
             Some(delay) => client_parameters(parameters, delay)?,
             None => TransportParameters::read(Side::Server, &mut Cursor::new(parameters))?,
         }))
     }
 
     fn write_handshake(&mut self, buf: &mut Vec<u8>) -> Option<Keys> {
-        let Phase::Handshake(tls) = &mut self.phase else {
+        let Phase::Handshake { tls, .. } = &mut self.phase else {
             return None;
         };
         let keys = match tls.write_hs(buf) {

@@ -16,11 +16,11 @@ use super::Acks;
 use crate::Trust;
 use crate::dev_ca::DevCa;
 use crate::server::ServerTls;
-use crate::settings::{Limits, client_transport};
+use crate::settings::{CLIENT_ACK_DELAY, Limits, client_transport};
 
 const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
 const CLIENT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 2);
-/// From one end to the other: a client on a continent's mobile network.
+/// From one end to the other: a client in a mobile network.
 const ONE_WAY: Duration = Duration::from_millis(20);
 /// What is looked at at once.
 const STEP: Duration = Duration::from_millis(1);
@@ -42,6 +42,7 @@ struct World {
     /// Datagrams to the client that are lost from now on.
     losing: u32,
     lane: Option<StreamId>,
+    one_way: Duration,
     received: Vec<(u8, Duration)>,
 }
 
@@ -96,6 +97,10 @@ impl End {
 
 impl World {
     fn new(acks: Acks) -> Self {
+        Self::with_one_way(acks, ONE_WAY)
+    }
+
+    fn with_one_way(acks: Acks, one_way: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let leaf = DevCa::open(folder.path()).unwrap().server("server", &[]).unwrap();
         let tls = ServerTls::load(&leaf.cert, &leaf.key).unwrap();
@@ -115,6 +120,7 @@ impl World {
             wire: VecDeque::new(),
             losing: 0,
             lane: None,
+            one_way,
             received: Vec::new(),
         };
         // Handshake, looking for the size of datagrams, and the end of all acknowledgements of these.
@@ -144,7 +150,7 @@ impl World {
                         self.losing -= 1;
                         continue;
                     }
-                    self.wire.push_back((self.now + ONE_WAY, to, data));
+                    self.wire.push_back((self.now + self.one_way, to, data));
                 }
             }
             self.read();
@@ -202,9 +208,13 @@ const TWENTY_A_SECOND: Duration = Duration::from_millis(50);
 #[test]
 fn a_client_of_an_edge_acknowledges_three_messages_at_once() {
     let by_quinn = World::new(Acks::OfQuinn).say_all(100, TWENTY_A_SECOND);
-    let by_us = World::new(Acks::OfThrong).say_all(100, TWENTY_A_SECOND);
     assert!(by_quinn >= 95, "quinn's clients send {by_quinn}");
-    assert!((25..=40).contains(&by_us), "ours send {by_us}");
+    // The least delay that there is, one in the middle, and the greatest.
+    for delay in [100, 125, 149] {
+        let acks = Acks::After(Duration::from_millis(delay));
+        let by_us = World::new(acks).say_all(100, TWENTY_A_SECOND);
+        assert!((30..=40).contains(&by_us), "by {delay} ms ours send {by_us}");
+    }
 }
 
 #[test]
@@ -213,7 +223,7 @@ fn many_datagrams_at_once_are_acknowledged_before_any_delay() {
     let before = world.client.sent;
     let (_, server) = world.server.connection.as_mut().unwrap();
     let lane = world.lane.unwrap();
-    // Eight datagrams, fewer than the congestion window.
+    // Seven datagrams or eight, and the congestion window takes them.
     let written = server.send_stream(lane).write(&[1; 8 * 1_200]).unwrap();
     assert_eq!(written, 8 * 1_200);
     world.pass(2 * ONE_WAY);
@@ -264,16 +274,36 @@ fn a_lost_message_that_none_follows_comes_a_delay_later() {
 
 #[test]
 fn the_delay_is_asked_for_whatever_the_round_trip_is() {
-    let mut world = World::new(Acks::OfThrong);
-    let (_, client) = world.client.connection.as_mut().unwrap();
-    assert!(client.stats().frame_rx.ack_frequency > 0);
-    let (before, said) = (world.client.sent, world.now);
-    world.say(1);
-    while world.client.sent == before {
-        world.pass(STEP);
+    for one_way in [1, 20, 200].map(Duration::from_millis) {
+        let delay = Duration::from_millis(125);
+        let mut world = World::with_one_way(Acks::After(delay), one_way);
+        let (_, client) = world.client.connection.as_mut().unwrap();
+        assert_eq!(client.stats().frame_rx.ack_frequency, 1);
+        let (before, said) = (world.client.sent, world.now);
+        world.say(1);
+        while world.client.sent == before {
+            world.pass(STEP);
+        }
+        let waited = world.now - said - one_way;
+        assert!(
+            (delay..delay + 5 * STEP).contains(&waited),
+            "{waited:?} at {one_way:?}"
+        );
+        assert_eq!(world.received.len(), 1);
     }
-    let waited = world.now - said - ONE_WAY;
-    let delays = crate::settings::CLIENT_ACK_DELAY.start..crate::settings::CLIENT_ACK_DELAY.end + 5 * STEP;
-    assert!(delays.contains(&waited), "{waited:?}");
-    assert_eq!(world.received.len(), 1);
+}
+
+#[test]
+fn what_an_edge_asks_lies_between_its_bounds() {
+    for _ in 0..8 {
+        let mut world = World::new(Acks::OfThrong);
+        let (before, said) = (world.client.sent, world.now);
+        world.say(1);
+        while world.client.sent == before {
+            world.pass(STEP);
+        }
+        let waited = world.now - said - ONE_WAY;
+        let bounds = CLIENT_ACK_DELAY.start..CLIENT_ACK_DELAY.end + 5 * STEP;
+        assert!(bounds.contains(&waited), "{waited:?}");
+    }
 }
