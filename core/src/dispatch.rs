@@ -22,7 +22,7 @@ use crate::core::Core;
 /// Who may ask what.
 fn permitted(peer: PeerId, request: &Request) -> bool {
     match request {
-        Request::PutApp { .. } | Request::Status => peer == PeerId::Admin,
+        Request::PutApp { .. } | Request::PutApiKeys { .. } | Request::Status => peer == PeerId::Admin,
         Request::Deliver { .. } | Request::LeaseNumbers { .. } | Request::Clock => {
             matches!(peer, PeerId::Core(_))
         }
@@ -30,15 +30,23 @@ fn permitted(peer: PeerId, request: &Request) -> bool {
         | Request::App { .. }
         | Request::User { .. }
         | Request::CreateGroup { .. }
-        | Request::CreateChannel { .. }
         | Request::Join { .. }
         | Request::Leave { .. }
         | Request::Grant { .. }
         | Request::Channel { .. }
         | Request::Append { .. }
         | Request::Page { .. } => true,
-        // An edge speaks for users, who need a right of their own in the group.
-        Request::Kick { by, .. } | Request::Mute { by, .. } => by.is_some() || peer == PeerId::Admin,
+        // An edge speaks for users, who need a right of their own in the group. The app itself speaks through
+        // the Server API of a core node.
+        Request::CreateChannel { by, .. } | Request::Kick { by, .. } | Request::Mute { by, .. } => {
+            by.is_some() || !matches!(peer, PeerId::Edge(_))
+        }
+        Request::Group { .. }
+        | Request::Members { .. }
+        | Request::Channels { .. }
+        | Request::JoinAll { .. }
+        | Request::ApiKeys { .. }
+        | Request::KnownUser { .. } => !matches!(peer, PeerId::Edge(_)),
     }
 }
 
@@ -59,32 +67,6 @@ async fn carry_out(core: &Core, request: Request) -> Answer {
         Request::App { app } => meta::app(core, &app).await,
         Request::PutApp { app, keys } => meta::put_app(core, app, keys).await,
         Request::User { app, user } => numbers::user(core, app, user).await,
-        Request::CreateGroup {
-            app,
-            group,
-            user,
-            number,
-        } => management::create_group(core, app, group, user, number).await,
-        Request::CreateChannel {
-            app,
-            group,
-            channel,
-            number,
-        } => management::create_channel(core, app, group, channel, number).await,
-        Request::Join {
-            app,
-            group,
-            user,
-            number,
-        } => management::join(core, app, group, user, number).await,
-        Request::Leave { app, group, number } => management::leave(core, app, group, number).await,
-        Request::Grant {
-            app,
-            group,
-            user,
-            number,
-        } => management::grant(core, &app, &group, &user, number).await,
-        Request::Channel { app, group, channel } => management::channel(core, &app, &group, &channel).await,
         Request::Append { shard, append } => message::append(core, shard, append).await,
         Request::Page {
             shard,
@@ -104,7 +86,20 @@ async fn carry_out(core: &Core, request: Request) -> Answer {
             };
             message::page(core, shard, channel, wanted, grant).await
         }
+        request @ (Request::CreateGroup { .. }
+        | Request::CreateChannel { .. }
+        | Request::Join { .. }
+        | Request::JoinAll { .. }
+        | Request::Leave { .. }
+        | Request::Grant { .. }
+        | Request::Channel { .. }
+        | Request::Group { .. }
+        | Request::Members { .. }
+        | Request::Channels { .. }) => management::carry_out(core, request).await,
         request @ (Request::Kick { .. } | Request::Mute { .. }) => fences::take(core, request).await,
+        Request::PutApiKeys { app, keys } => meta::put_api_keys(core, app, keys).await,
+        Request::ApiKeys { app } => meta::api_keys(core, &app),
+        Request::KnownUser { app, user } => numbers::known(core, &app, &user).await,
         Request::Status => Ok(Reply::Status(status::status(core))),
         Request::Clock => Ok(Reply::Clock(core.now_ms())),
         request @ (Request::Deliver { .. } | Request::LeaseNumbers { .. }) => {
@@ -148,12 +143,12 @@ pub(crate) fn unexpected(reply: &throng_state::Reply) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use throng_protocol::ids::{AppId, EdgeId, NodeId, ShardId};
+    use throng_protocol::ids::{AppId, ChannelId, EdgeId, GroupId, NodeId, ShardId, UserNumber};
 
     use super::*;
 
     #[test]
-    fn only_admins_register_apps_and_only_cores_deliver() {
+    fn who_may_ask_what() {
         let put = Request::PutApp {
             app: AppId::new("app").unwrap(),
             keys: Vec::new(),
@@ -163,6 +158,23 @@ mod tests {
             count: 1,
             request: 1,
         };
+        let (app, group) = (AppId::new("app").unwrap(), GroupId::new("group").unwrap());
+        let create = |by| Request::CreateChannel {
+            app: app.clone(),
+            group: group.clone(),
+            channel: ChannelId::new("channel").unwrap(),
+            by,
+        };
+        let keys = Request::PutApiKeys {
+            app: app.clone(),
+            keys: Vec::new(),
+        };
+        let members = Request::Members {
+            app: app.clone(),
+            group: group.clone(),
+            after: UserNumber(0),
+            limit: 1,
+        };
         let (edge, core) = (PeerId::Edge(EdgeId(1)), PeerId::Core(NodeId(1)));
         for (request, may) in [
             (put, [false, false, true]),
@@ -170,6 +182,10 @@ mod tests {
             (lease, [false, true, false]),
             (Request::Clock, [false, true, false]),
             (Request::Map, [true, true, true]),
+            (create(Some(UserNumber(1))), [true, true, true]),
+            (create(None), [false, true, true]),
+            (keys, [false, false, true]),
+            (members, [false, true, true]),
         ] {
             let found = [edge, core, PeerId::Admin].map(|peer| permitted(peer, &request));
             assert_eq!(found, may, "{request:?}");

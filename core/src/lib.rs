@@ -36,5 +36,5 @@ mod replica;
 pub use clock::{Clock, SharedClock, SystemClock};
 pub use config::{CoreConfig, InitialShards, PeerConfig, Storage, Timings, TlsFiles};
 pub use error::CoreError;
-pub use node::{CoreNode, CoreParts};
+pub use node::{BackEnds, CoreNode, CoreParts};
 pub use replica::Progress;

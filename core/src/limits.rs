@@ -62,6 +62,12 @@ pub const CALL_TIMEOUT: Duration = Duration::from_millis(2_000);
 /// How long one attempt of a call to another node may take.
 pub const CALL_ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1_500);
 
+/// How long a request of a back end looks for its leader: two elections, and then the back end asks again.
+pub const BACK_END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long one attempt of it may take: a fence that is waited for, and some more.
+pub const BACK_END_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// Pause between attempts to find a leader: a tenth of a short election.
 pub const CALL_RETRY_PAUSE: Duration = Duration::from_millis(40);
 

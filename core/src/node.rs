@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use throng_protocol::cluster::{NodeStatus, PeerId};
+use throng_protocol::cluster::{Answer, NodeStatus, PeerId, Request};
 use throng_protocol::code::{CLOSE_NORMAL, Code};
 use throng_protocol::ids::{NodeId, ShardId};
 use throng_protocol::placement::{ClusterMap, META_SHARD, Plane};
@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::CoreConfig;
 use crate::core::Core;
+use crate::dispatch::refused;
 use crate::error::CoreError;
 use crate::limits::{HAND_OVER_ROUNDS, HAND_OVER_TIMEOUT};
 use crate::listen::Listener;
@@ -29,7 +30,7 @@ use crate::outbox;
 use crate::peers::Peers;
 use crate::raft::RaftServer;
 use crate::replica::{Progress, Replica};
-use crate::{beats, bootstrap, clocks, observe};
+use crate::{beats, bootstrap, calls, clocks, observe};
 
 use assembly::Assembly;
 
@@ -156,6 +157,14 @@ impl CoreNode {
         led.map(|replica| replica.shard()).collect()
     }
 
+    /// What carries out the requests of app back ends, here or at the node that leads the shard they are
+    /// for. Ends with the node.
+    pub fn back_ends(&self) -> BackEnds {
+        BackEnds {
+            core: Arc::clone(&self.core),
+        }
+    }
+
     /// How far the Raft groups of this node are.
     pub fn progress(&self) -> Vec<Progress> {
         self.core.replicas().map(|replica| replica.progress()).collect()
@@ -241,6 +250,26 @@ impl CoreNode {
         let groups = self.core.replicas().map(|replica| replica.handle().shutdown());
         futures_util::future::join_all(groups).await;
         self.stopped.cancel();
+    }
+}
+
+/// Requests of app back ends, judged by whoever hands them in: a back end speaks for its app alone.
+#[derive(Debug, Clone)]
+pub struct BackEnds {
+    core: Arc<Core>,
+}
+
+impl BackEnds {
+    /// Carries a request out. It may be carried out more than once: all that can be asked is idempotent, a
+    /// kick as long as the user does not come back.
+    pub async fn ask(&self, request: &Request) -> Answer {
+        let under_way = self.core.requests.token();
+        if self.core.draining.is_cancelled() {
+            return Err(refused(Code::Draining, "the node is draining"));
+        }
+        let answer = calls::ask(&self.core, request).await;
+        drop(under_way);
+        answer
     }
 }
 

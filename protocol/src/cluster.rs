@@ -231,8 +231,8 @@ pub enum Request {
         group: GroupId,
         /// The channel.
         channel: ChannelId,
-        /// Who asks; must be a member.
-        number: UserNumber,
+        /// Who asks, a member; `None` for the app itself, not from edges.
+        by: Option<UserNumber>,
     },
     /// Joins a group. Idempotent.
     Join {
@@ -326,7 +326,7 @@ pub enum Request {
     /// The receiver's clock. Core nodes only.
     Clock,
     /// Ends a membership against the member's will. Answered with `Fenced`. Idempotent until the
-    /// user comes back.
+    /// user comes back, and with `since` for ever.
     Kick {
         /// The app.
         app: AppId,
@@ -336,8 +336,10 @@ pub enum Request {
         user: UserId,
         /// That user's number.
         number: UserNumber,
-        /// The member who asks, the group's creator; `None` for an operator, admins only.
+        /// The member who asks, the group's creator; `None` for the app itself, not from edges.
         by: Option<UserNumber>,
+        /// The version at which the membership began that is to end; `None` for whichever there is.
+        since: Option<u64>,
     },
     /// Takes the right to send away until a moment. Answered with `Fenced`.
     Mute {
@@ -351,9 +353,115 @@ pub enum Request {
         number: UserNumber,
         /// Until when, Unix milliseconds; 0 gives the right back.
         until_ms: u64,
-        /// The member who asks, the group's creator; `None` for an operator, admins only.
+        /// The member who asks, the group's creator; `None` for the app itself, not from edges.
         by: Option<UserNumber>,
     },
+    /// Replaces the keys that an app's back ends use the Server API with. Admin only.
+    PutApiKeys {
+        /// The app.
+        app: AppId,
+        /// Its keys; none lock all back ends out.
+        keys: Vec<ApiKey>,
+    },
+    /// What a group is. Linearizable; not from edges.
+    Group {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+    },
+    /// Members of a group by ascending number. Linearizable; not from edges.
+    Members {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The last number of the page before; 0 for the first page.
+        after: UserNumber,
+        /// Most members, at most [`MEMBERS_PAGE_MAX`].
+        limit: u32,
+    },
+    /// Channels of a group in the order of their names. Linearizable; not from edges.
+    Channels {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The last name of the page before.
+        after: Option<ChannelId>,
+        /// Most channels, at most [`CHANNELS_PAGE_MAX`].
+        limit: u32,
+    },
+    /// Makes many users members, in one step. Idempotent; not from edges.
+    JoinAll {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The users with their numbers, at most [`MEMBERS_PAGE_MAX`].
+        members: Vec<(UserId, UserNumber)>,
+    },
+    /// An app's keys of the Server API. Not from edges.
+    ApiKeys {
+        /// The app.
+        app: AppId,
+    },
+    /// A user's number, if one was issued. Linearizable; not from edges.
+    KnownUser {
+        /// The app.
+        app: AppId,
+        /// The user.
+        user: UserId,
+    },
+}
+
+/// Most members in one request or page: with names of 64 bytes some 40 KiB, a small part of a frame.
+pub const MEMBERS_PAGE_MAX: u32 = 500;
+
+/// Most channels in one page: as many as members.
+pub const CHANNELS_PAGE_MAX: u32 = 500;
+
+/// A key of the Server API, as the cluster keeps it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiKey {
+    /// Its name among the keys of the app.
+    pub kid: String,
+    /// SHA-256 of its secret, which has 32 random bytes: whoever reads the store cannot use it.
+    pub digest: [u8; 32],
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKey")
+            .field("kid", &self.kid)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A group, as management knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupInfo {
+    /// The version of its management state; grows with every change.
+    pub version: u64,
+    /// Who created it, while a member.
+    pub creator: Option<UserId>,
+    /// How many members it has.
+    pub members: u64,
+    /// How many channels it has.
+    pub channels: u32,
+}
+
+/// A member of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberInfo {
+    /// The user.
+    pub user: UserId,
+    /// The user's number.
+    pub number: UserNumber,
+    /// The version of the group's management state at which the membership began.
+    pub since: u64,
+    /// Until when the user may not send, Unix milliseconds; 0 for a user who is not muted.
+    pub muted_until: u64,
 }
 
 /// A key that verifies an app's tokens. Its `Debug` hides the secret.
@@ -461,6 +569,21 @@ pub enum Reply {
         /// Further such channels that are not named.
         more: u32,
     },
+    /// To `Group`.
+    Group(GroupInfo),
+    /// To `Members`.
+    Members(Vec<MemberInfo>),
+    /// To `Channels`.
+    Channels(Vec<ChannelInfo>),
+    /// To `JoinAll`.
+    Joined {
+        /// How many of the users were no members before.
+        joined: u32,
+    },
+    /// To `ApiKeys`: none for an unknown app.
+    ApiKeys(Vec<ApiKey>),
+    /// To `KnownUser`.
+    KnownUser(Option<UserNumber>),
 }
 
 /// Most channels that [`Reply::Fenced`] names: enough for a person to read, and bounded.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use throng_protocol::cluster::{
-    self, Anchor, Answer, AppKey, ChannelInfo, Direction, FenceAt, NodeStatus, Page, PeerId, REQUEST_LANE,
-    Refusal, Reply, Request, TokenAlgorithm,
+    self, Anchor, Answer, ApiKey, AppKey, ChannelInfo, Direction, FenceAt, NodeStatus, Page, PeerId,
+    REQUEST_LANE, Refusal, Reply, Request, TokenAlgorithm,
 };
 use throng_protocol::ids::{AppId, ChannelId, GroupId, NodeId, Seq, UserId, UserNumber};
 use throng_protocol::limits::PAGE_ENTRIES_MAX;
@@ -82,6 +82,34 @@ impl Admin {
         }
     }
 
+    /// An app's keys of the Server API, without their secrets.
+    pub async fn api_keys(&self, app: &str) -> Result<Vec<ApiKey>, Failure> {
+        match self.ask(Request::ApiKeys { app: app_id(app)? }).await? {
+            Reply::ApiKeys(keys) => Ok(keys),
+            other => Err(surprise(&other)),
+        }
+    }
+
+    /// Replaces an app's keys of the Server API.
+    pub async fn put_api_keys(&self, app: &str, keys: Vec<ApiKey>) -> Result<(), Failure> {
+        let app = app_id(app)?;
+        match self.ask(Request::PutApiKeys { app, keys }).await? {
+            Reply::Done => Ok(()),
+            other => Err(surprise(&other)),
+        }
+    }
+
+    /// Adds a key of the Server API, in place of one with the same id.
+    pub async fn put_api_key(&self, app: &str, key: ApiKey) -> Result<(), Failure> {
+        let mut keys = self.api_keys(app).await?;
+        if keys.contains(&key) {
+            return Ok(());
+        }
+        keys.retain(|other| other.kid != key.kid);
+        keys.push(key);
+        self.put_api_keys(app, keys).await
+    }
+
     /// A channel by its name.
     pub async fn channel(&self, app: &str, group: &str, channel: &str) -> Result<ChannelInfo, Failure> {
         let group = GroupId::new(group).map_err(|error| name("group", &error))?;
@@ -151,6 +179,7 @@ impl Admin {
             user,
             number,
             by: None,
+            since: None,
         };
         self.fence(request).await
     }

@@ -26,6 +26,7 @@ pub(super) async fn take(core: &Core, request: Request) -> Answer {
             user,
             number,
             by,
+            since,
         } => {
             let command = ManagementCommand::Kick {
                 app: app.clone(),
@@ -33,6 +34,7 @@ pub(super) async fn take(core: &Core, request: Request) -> Answer {
                 user,
                 number,
                 by,
+                since,
                 proposed_ms,
             };
             (app, group, command)

@@ -1,6 +1,8 @@
 //! Requests to management shards: groups, members, channels, grants.
 
-use throng_protocol::cluster::{Answer, ChannelInfo, GrantClaims, Refusal, Reply};
+use throng_protocol::cluster::{
+    Answer, CHANNELS_PAGE_MAX, ChannelInfo, GrantClaims, MEMBERS_PAGE_MAX, Refusal, Reply, Request,
+};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{AppId, ChannelId, GroupId, UserId, UserNumber};
 use throng_protocol::placement::PlacementKey;
@@ -14,14 +16,55 @@ use crate::grant;
 use crate::limits::{CHANNEL_OPEN_TIMEOUT, OUTBOX_BATCH};
 use crate::replica::Replica;
 
+/// Carries out what is asked of a group.
+pub(super) async fn carry_out(core: &Core, request: Request) -> Answer {
+    match request {
+        Request::CreateGroup {
+            app,
+            group,
+            user,
+            number,
+        } => create_group(core, app, group, user, number).await,
+        Request::CreateChannel {
+            app,
+            group,
+            channel,
+            by,
+        } => create_channel(core, app, group, channel, by).await,
+        Request::Join {
+            app,
+            group,
+            user,
+            number,
+        } => join(core, app, group, user, number).await,
+        Request::Leave { app, group, number } => leave(core, app, group, number).await,
+        Request::Grant {
+            app,
+            group,
+            user,
+            number,
+        } => grant(core, &app, &group, &user, number).await,
+        Request::Channel { app, group, channel } => channel_by_name(core, &app, &group, &channel).await,
+        Request::Group { app, group } => group_info(core, &app, &group).await,
+        Request::Members {
+            app,
+            group,
+            after,
+            limit,
+        } => members(core, &app, &group, after, limit).await,
+        Request::Channels {
+            app,
+            group,
+            after,
+            limit,
+        } => channels(core, &app, &group, after.as_ref(), limit).await,
+        Request::JoinAll { app, group, members } => join_all(core, app, group, members).await,
+        _ => Err(refused(Code::Internal, "not a request to a management shard")),
+    }
+}
+
 /// Creates a group.
-pub(super) async fn create_group(
-    core: &Core,
-    app: AppId,
-    group: GroupId,
-    user: UserId,
-    number: UserNumber,
-) -> Answer {
+async fn create_group(core: &Core, app: AppId, group: GroupId, user: UserId, number: UserNumber) -> Answer {
     let replica = core.group_replica(&app, &group)?;
     let command = ManagementCommand::CreateGroup {
         app,
@@ -36,13 +79,7 @@ pub(super) async fn create_group(
 }
 
 /// Makes a user a member.
-pub(super) async fn join(
-    core: &Core,
-    app: AppId,
-    group: GroupId,
-    user: UserId,
-    number: UserNumber,
-) -> Answer {
+async fn join(core: &Core, app: AppId, group: GroupId, user: UserId, number: UserNumber) -> Answer {
     let replica = core.group_replica(&app, &group)?;
     let command = ManagementCommand::Join {
         app,
@@ -56,8 +93,64 @@ pub(super) async fn join(
     }
 }
 
+/// Makes many users members.
+async fn join_all(core: &Core, app: AppId, group: GroupId, members: Vec<(UserId, UserNumber)>) -> Answer {
+    let replica = core.group_replica(&app, &group)?;
+    let command = ManagementCommand::JoinAll { app, group, members };
+    match replica.propose(Command::Management(command)).await? {
+        StateReply::Joined { joined } => Ok(Reply::Joined { joined }),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// What a group is.
+async fn group_info(core: &Core, app: &AppId, group: &GroupId) -> Answer {
+    let replica = core.group_replica(app, group)?;
+    replica.linearize().await?;
+    let info = replica.read(|view| query::group_info(view, app, group))?;
+    info.map(Reply::Group).ok_or_else(|| group_unknown(group))
+}
+
+/// Members of a group, a page of them.
+async fn members(core: &Core, app: &AppId, group: &GroupId, after: UserNumber, limit: u32) -> Answer {
+    let replica = core.group_replica(app, group)?;
+    replica.linearize().await?;
+    let limit = limit.clamp(1, MEMBERS_PAGE_MAX) as usize;
+    let found = replica.read(|view| {
+        Ok(match query::group_info(view, app, group)? {
+            Some(_) => Some(query::members(view, app, group, after, limit)?),
+            None => None,
+        })
+    })?;
+    found.map(Reply::Members).ok_or_else(|| group_unknown(group))
+}
+
+/// Channels of a group, a page of them.
+async fn channels(
+    core: &Core,
+    app: &AppId,
+    group: &GroupId,
+    after: Option<&ChannelId>,
+    limit: u32,
+) -> Answer {
+    let replica = core.group_replica(app, group)?;
+    replica.linearize().await?;
+    let limit = limit.clamp(1, CHANNELS_PAGE_MAX) as usize;
+    let found = replica.read(|view| {
+        Ok(match query::group_info(view, app, group)? {
+            Some(_) => Some(query::channels(view, app, group, after, limit)?),
+            None => None,
+        })
+    })?;
+    found.map(Reply::Channels).ok_or_else(|| group_unknown(group))
+}
+
+fn group_unknown(group: &GroupId) -> Refusal {
+    refused(Code::GroupUnknown, format!("there is no group {group}"))
+}
+
 /// Ends a membership.
-pub(super) async fn leave(core: &Core, app: AppId, group: GroupId, number: UserNumber) -> Answer {
+async fn leave(core: &Core, app: AppId, group: GroupId, number: UserNumber) -> Answer {
     let replica = core.group_replica(&app, &group)?;
     let command = ManagementCommand::Leave {
         app,
@@ -72,12 +165,12 @@ pub(super) async fn leave(core: &Core, app: AppId, group: GroupId, number: UserN
 }
 
 /// Creates a channel; answers when its log is open, so that the asker can send at once.
-pub(super) async fn create_channel(
+async fn create_channel(
     core: &Core,
     app: AppId,
     group: GroupId,
     channel: ChannelId,
-    number: UserNumber,
+    by: Option<UserNumber>,
 ) -> Answer {
     let replica = core.group_replica(&app, &group)?;
     let target = core.shard_of(PlacementKey::Channel(&app, &group, &channel))?;
@@ -85,7 +178,7 @@ pub(super) async fn create_channel(
         app,
         group,
         channel,
-        number,
+        by,
         issuer: replica.shard(),
         target,
     };
@@ -96,7 +189,7 @@ pub(super) async fn create_channel(
 }
 
 /// A channel by name; like creation, answers when its log is open.
-pub(super) async fn channel(core: &Core, app: &AppId, group: &GroupId, channel: &ChannelId) -> Answer {
+async fn channel_by_name(core: &Core, app: &AppId, group: &GroupId, channel: &ChannelId) -> Answer {
     let replica = core.group_replica(app, group)?;
     replica.linearize().await?;
     let found = replica.read(|view| query::channel_by_name(view, app, group, channel))?;
@@ -106,7 +199,7 @@ pub(super) async fn channel(core: &Core, app: &AppId, group: &GroupId, channel: 
             let number = UserNumber::default();
             let standing = replica.read(|view| query::standing(view, app, group, number))?;
             Err(match standing {
-                Standing::GroupUnknown => refused(Code::GroupUnknown, format!("there is no group {group}")),
+                Standing::GroupUnknown => group_unknown(group),
                 Standing::Member { .. } | Standing::NotMember { .. } => refused(
                     Code::ChannelUnknown,
                     format!("group {group} has no channel {channel}"),
@@ -160,19 +253,13 @@ fn opening(replica: &Replica, info: &ChannelInfo) -> Result<bool, Refusal> {
 }
 
 /// A grant for a member.
-pub(super) async fn grant(
-    core: &Core,
-    app: &AppId,
-    group: &GroupId,
-    user: &UserId,
-    number: UserNumber,
-) -> Answer {
+async fn grant(core: &Core, app: &AppId, group: &GroupId, user: &UserId, number: UserNumber) -> Answer {
     let replica = core.group_replica(app, group)?;
     replica.linearize().await?;
     let standing = replica.read(|view| query::standing(view, app, group, number))?;
     let claims = match standing {
         Standing::GroupUnknown => {
-            return Err(refused(Code::GroupUnknown, format!("there is no group {group}")));
+            return Err(group_unknown(group));
         }
         Standing::Member {
             version,

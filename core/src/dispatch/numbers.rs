@@ -39,6 +39,18 @@ pub(super) async fn user(core: &Core, app: AppId, user: UserId) -> Answer {
     ))
 }
 
+/// A user's number, if one was issued.
+pub(super) async fn known(core: &Core, app: &AppId, user: &UserId) -> Answer {
+    let shard = core.shard_of(PlacementKey::Directory(app, user))?;
+    let replica = core.replica(shard)?;
+    let read = || replica.read(|view| query::user_number(view, app, user));
+    if let Some(number) = read()? {
+        return Ok(Reply::KnownUser(Some(number)));
+    }
+    replica.linearize().await?;
+    Ok(Reply::KnownUser(read()?))
+}
+
 /// Adds a range to a shard's stock, unless somebody else just has.
 async fn lease(core: &Core, replica: &Replica) -> Result<(), Refusal> {
     // One at a time: who waits here finds the stock filled.

@@ -9,7 +9,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use throng_protocol::cluster::{AppKey, GrantClaims};
+use throng_protocol::cluster::{ApiKey, AppKey, GrantClaims};
 use throng_protocol::ids::{
     AppId, ChannelId, ChannelNumber, ClientMessageId, GroupId, ShardId, UserId, UserNumber,
 };
@@ -18,8 +18,9 @@ use throng_protocol::placement::ClusterMap;
 use crate::codec::{self, DecodeError};
 use crate::outbox::Delivery;
 
-/// The version written before every command. Before 2, grants and leaving knew no fences.
-const VERSION: u8 = 2;
+/// The version written before every command. Before 2, grants and leaving knew no fences; before 3, only
+/// members created channels.
+const VERSION: u8 = 3;
 
 /// A command to one shard; the outer variant is the plane of the shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +101,13 @@ pub enum MetaCommand {
         /// The new map.
         map: ClusterMap,
     },
+    /// Replaces an app's keys of the Server API. Answer: `Done`.
+    PutApiKeys {
+        /// The app; must be registered.
+        app: AppId,
+        /// Its keys; none lock all back ends out.
+        keys: Vec<ApiKey>,
+    },
 }
 
 /// A command to a management shard.
@@ -147,8 +155,8 @@ pub enum ManagementCommand {
         group: GroupId,
         /// The channel.
         channel: ChannelId,
-        /// Who asks; must be a member.
-        number: UserNumber,
+        /// Who asks, a member; `None` for the app itself.
+        by: Option<UserNumber>,
         /// The management shard this command is for; part of the channel's number.
         issuer: ShardId,
         /// The message shard that will hold the channel's log.
@@ -201,8 +209,10 @@ pub enum ManagementCommand {
         user: UserId,
         /// That user's number.
         number: UserNumber,
-        /// Who asks; `None` for an operator.
+        /// Who asks; `None` for the app itself.
         by: Option<UserNumber>,
+        /// The version at which the membership began that is to end; `None` for whichever there is.
+        since: Option<u64>,
         /// The leader's clock when it proposed this, Unix milliseconds.
         proposed_ms: u64,
     },
@@ -220,10 +230,21 @@ pub enum ManagementCommand {
         number: UserNumber,
         /// Until when, Unix milliseconds; 0 gives the right back.
         until_ms: u64,
-        /// Who asks; `None` for an operator.
+        /// Who asks; `None` for the app itself.
         by: Option<UserNumber>,
         /// The leader's clock when it proposed this, Unix milliseconds.
         proposed_ms: u64,
+    },
+    /// Makes many users members. Answer: [`Joined`].
+    ///
+    /// [`Joined`]: crate::reply::Reply::Joined
+    JoinAll {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The users with their numbers.
+        members: Vec<(UserId, UserNumber)>,
     },
 }
 

@@ -11,6 +11,7 @@
 //! | 0x03 | meta       | app                          | `AppRecord`             | apps and their token keys |
 //! | 0x04 | meta       |                              | `LeaseHeadRecord`       | the first user number not leased |
 //! | 0x05 | meta       | shard u32                    | `LeaseRecord`           | the last lease of a management shard |
+//! | 0x06 | meta       | app                          | `ApiKeysRecord`         | keys of the Server API |
 //! | 0x20 | management |                              | `NumberStockRecord`     | leased numbers not issued yet |
 //! | 0x21 | management | app, user                    | `UserRecord`            | the user directory |
 //! | 0x22 | management | app, group                   | `GroupRecord`           | groups |
@@ -40,6 +41,7 @@ const CLUSTER_KEY: u8 = 0x02;
 const APP: u8 = 0x03;
 const LEASE_HEAD: u8 = 0x04;
 const LEASE: u8 = 0x05;
+const API_KEYS: u8 = 0x06;
 const NUMBER_STOCK: u8 = 0x20;
 const USER: u8 = 0x21;
 const GROUP: u8 = 0x22;
@@ -122,6 +124,11 @@ pub fn lease(shard: ShardId) -> Bytes {
     Key::new(LEASE).u32(shard.0).done()
 }
 
+/// An app's keys of the Server API.
+pub fn api_keys(app: &AppId) -> Bytes {
+    Key::new(API_KEYS).name(app.as_str()).done()
+}
+
 /// Leased numbers not issued yet.
 pub fn number_stock() -> Bytes {
     Key::new(NUMBER_STOCK).done()
@@ -142,6 +149,13 @@ pub fn member(app: &AppId, group: &GroupId, number: UserNumber) -> Bytes {
     Key::of_group(MEMBER, app, group).u64(number.0).done()
 }
 
+/// Members of a group with a greater number, as a range.
+pub fn members_after(app: &AppId, group: &GroupId, after: UserNumber) -> (Bytes, Bytes) {
+    let from = [&member(app, group, after)[..], &[0]].concat();
+    let to = [&member(app, group, UserNumber(u64::MAX))[..], &[0]].concat();
+    (Bytes::from(from), Bytes::from(to))
+}
+
 /// A channel by its name.
 pub fn channel(app: &AppId, group: &GroupId, channel: &ChannelId) -> Bytes {
     Key::of_group(CHANNEL, app, group).name(channel.as_str()).done()
@@ -152,6 +166,12 @@ pub fn channels(app: &AppId, group: &GroupId) -> (Bytes, Bytes) {
     // No name begins with a byte of this value: it is not UTF-8.
     let end = [&Key::of_group(CHANNEL, app, group).0[..], &[0xff]].concat();
     (Key::of_group(CHANNEL, app, group).done(), Bytes::from(end))
+}
+
+/// Channels of a group with a greater name, as a range.
+pub fn channels_after(app: &AppId, group: &GroupId, after: &ChannelId) -> (Bytes, Bytes) {
+    let from = [&channel(app, group, after)[..], &[0]].concat();
+    (Bytes::from(from), channels(app, group).1)
 }
 
 /// The last channel number issued.
@@ -247,6 +267,14 @@ pub fn outgoing_number(key: &[u8]) -> Option<u64> {
     }
 }
 
+/// The number of a key of [`member`]; `None` for any other key.
+pub fn member_number(key: &[u8]) -> Option<UserNumber> {
+    match key {
+        [MEMBER, parts @ ..] => Some(UserNumber(u64::from_be_bytes(*parts.last_chunk()?))),
+        _ => None,
+    }
+}
+
 /// The shard of a key of [`group_shard`]; `None` for any other key.
 pub fn group_shard_of(key: &[u8]) -> Option<ShardId> {
     match key {
@@ -297,6 +325,13 @@ mod tests {
         let named = |name: &str| channel(&app, &group, &ChannelId::new(name).unwrap());
         assert!(from < named("!") && named("\u{10ffff}") < to);
         assert!(to < channel(&app, &next, &ChannelId::new("!").unwrap()));
+        let (after, _) = channels_after(&app, &group, &ChannelId::new("b").unwrap());
+        assert!(named("b") < after && after <= named("b!") && after < named("c"));
+        let (from, to) = members_after(&app, &group, UserNumber(7));
+        let numbered = |number| member(&app, &group, UserNumber(number));
+        assert!(numbered(7) < from && from <= numbered(8) && numbered(u64::MAX) < to);
+        assert!(to < member(&app, &next, UserNumber(0)));
+        assert_eq!(member_number(&numbered(300)), Some(UserNumber(300)));
     }
 
     #[test]

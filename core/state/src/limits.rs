@@ -22,6 +22,9 @@ pub const NUMBER_RANGES_MAX: usize = 16;
 /// Most token keys of an app: the current, the next, and slack for rotation.
 pub const APP_KEYS_MAX: usize = 16;
 
+/// Most keys of the Server API of an app: one for each of its back ends, each twice while it is rotated.
+pub const API_KEYS_MAX: usize = 64;
+
 /// Shortest secret of an HS256 key in bytes: as long as its hash (RFC 7518 §3.2).
 pub const HS256_SECRET_BYTES_MIN: usize = 32;
 

@@ -30,7 +30,7 @@ pub(crate) fn apply(view: &dyn View, command: &Command, effects: &mut Effects) -
             app,
             group,
             channel,
-            number,
+            by,
             issuer,
             target,
         } => {
@@ -38,7 +38,7 @@ pub(crate) fn apply(view: &dyn View, command: &Command, effects: &mut Effects) -
                 app,
                 group,
                 channel,
-                number: *number,
+                by: *by,
             };
             channel::create_channel(view, &wanted, *issuer, *target, effects)
         }
@@ -48,6 +48,7 @@ pub(crate) fn apply(view: &dyn View, command: &Command, effects: &mut Effects) -
             user,
             number,
         } => member::join(view, app, group, user, *number, effects),
+        Command::JoinAll { app, group, members } => member::join_all(view, app, group, members, effects),
         Command::Leave {
             app,
             group,
@@ -60,10 +61,11 @@ pub(crate) fn apply(view: &dyn View, command: &Command, effects: &mut Effects) -
             user,
             number,
             by,
+            since,
             proposed_ms,
         } => {
             let target = Target::new(app, group, user, *number);
-            kick::kick(view, &target, *by, *proposed_ms, effects)
+            kick::kick(view, &target, *by, *since, *proposed_ms, effects)
         }
         Command::Mute {
             app,

@@ -1,6 +1,7 @@
 //! The meta shard: the cluster's map and keys, apps, and leases of user numbers. It refuses to take
 //! part in anything that happens per message or per user.
 
+mod api_keys;
 mod app;
 mod bootstrap;
 mod lease;
@@ -19,6 +20,7 @@ pub(crate) fn apply(
         MetaCommand::Bootstrap { map, cluster_key } => bootstrap::bootstrap(view, map, cluster_key, effects),
         MetaCommand::PutMap { map } => bootstrap::put_map(view, map, effects),
         MetaCommand::PutApp { app, keys } => Ok(app::put_app(app, keys, effects)),
+        MetaCommand::PutApiKeys { app, keys } => api_keys::put_api_keys(view, app, keys, effects),
         MetaCommand::LeaseNumbers {
             shard,
             count,

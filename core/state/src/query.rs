@@ -12,10 +12,11 @@ pub use crate::message::page::PageWanted;
 pub use crate::message::rights::Right;
 pub use feed::{FeedPosition, FeedStep, feed_step, fence_table};
 pub use management::{
-    NumberStock, Standing, channel_by_name, channels_on, number_stock, standing, user_number,
+    NumberStock, Standing, channel_by_name, channels, channels_on, group_info, members, number_stock,
+    standing, user_number,
 };
 pub use message::{ChannelHead, channel, channel_head, page, right_to_read};
-pub use meta::{app_keys, cluster_keys, cluster_map};
+pub use meta::{api_keys, app_keys, cluster_keys, cluster_map};
 pub use outbox::{
     OutboxStatus, Pending, fence_waits, inbox_position, outbox_acked, outbox_pending, outboxes,
 };

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use throng_protocol::cluster::{AppKey, ChannelInfo, EntryKind, FenceKind};
+use throng_protocol::cluster::{ApiKey, AppKey, ChannelInfo, EntryKind, FenceKind};
 use throng_protocol::ids::{ClientMessageId, Epoch, Seq, ShardId, Ts, UserId, UserNumber};
 use throng_protocol::placement::ClusterMap;
 
@@ -89,6 +89,13 @@ record!(
     AppRecord {
         /// The keys that verify its tokens.
         keys: Vec<AppKey>,
+    }
+);
+record!(
+    /// Meta: the keys of an app for the Server API.
+    ApiKeysRecord {
+        /// The keys.
+        keys: Vec<ApiKey>,
     }
 );
 record!(

@@ -100,6 +100,11 @@ pub enum Reply {
     },
     /// To `Append`: the grant is older than a fence that touches its user. Nothing was done.
     GrantStale,
+    /// To `JoinAll`.
+    Joined {
+        /// How many of the users were no members before.
+        joined: u32,
+    },
 }
 
 impl Reply {

@@ -78,7 +78,7 @@ async fn users_have_one_number_each_and_members_only_get_grants() {
         app: app(),
         group: group("town"),
         channel: channel("back door"),
-        number: bob,
+        by: Some(bob),
     };
     assert_eq!(edge.ask(&create).await, Err(Code::NotMember));
 }

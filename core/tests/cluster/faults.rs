@@ -154,7 +154,7 @@ async fn a_channel_is_opened_though_the_leader_was_lost_before_it_told_the_messa
         app: app(),
         group: group("town"),
         channel: channel("hall"),
-        number: ann,
+        by: Some(ann),
     };
     let asking = tokio::spawn({
         let edge = edge.clone();

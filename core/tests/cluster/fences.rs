@@ -22,6 +22,7 @@ fn kick(name: &str, number: UserNumber, by: Option<UserNumber>) -> Request {
         user: user(name),
         number,
         by,
+        since: None,
     }
 }
 

@@ -320,7 +320,7 @@ impl TestPeer {
             app: app(),
             group: group(in_group),
             channel: channel(name),
-            number,
+            by: Some(number),
         };
         match self.ask(&request).await {
             Ok(Reply::Channel(info)) => info,

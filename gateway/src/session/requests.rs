@@ -103,7 +103,7 @@ impl Requests {
             app: who.app.clone(),
             group: group.clone(),
             channel,
-            number: who.number,
+            by: Some(who.number),
         };
         self.group_command(id, &group, &request).await
     }
@@ -331,6 +331,7 @@ impl Requests {
             user,
             number,
             by: Some(who.number),
+            since: None,
         };
         self.fence(request, &group, number, &asked, by).await
     }

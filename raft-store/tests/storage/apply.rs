@@ -134,7 +134,7 @@ async fn the_observer_hears_of_entries_in_order_when_they_can_be_read() {
         app: app.clone(),
         group: group.clone(),
         channel: ChannelId::new(name).unwrap(),
-        number,
+        by: Some(number),
         issuer: ShardId(1),
         target: ShardId(101),
     };

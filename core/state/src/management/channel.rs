@@ -17,12 +17,13 @@ use crate::{ApplyError, Reply, View, keys};
 /// The epoch of a log that was never rebuilt.
 const FIRST_EPOCH: Epoch = Epoch(1);
 
-/// The channel a user wants.
+/// The channel a member or the app wants.
 pub(super) struct Wanted<'a> {
     pub(super) app: &'a AppId,
     pub(super) group: &'a GroupId,
     pub(super) channel: &'a ChannelId,
-    pub(super) number: UserNumber,
+    /// `None` for the app itself.
+    pub(super) by: Option<UserNumber>,
 }
 
 /// Creates a channel, or finds it; the outbox record that opens its log is committed with it.
@@ -37,13 +38,15 @@ pub(super) fn create_channel(
         app,
         group,
         channel,
-        number,
+        by,
     } = *wanted;
     let (group_key, channel_key) = (keys::group(app, group), keys::channel(app, group, channel));
     let Some(mut record) = read::<GroupRecord>(view, &group_key)? else {
         return Ok(group::unknown(group));
     };
-    if read::<MemberRecord>(view, &keys::member(app, group, number))?.is_none() {
+    if let Some(number) = by
+        && read::<MemberRecord>(view, &keys::member(app, group, number))?.is_none()
+    {
         return Ok(Reply::refused(
             Code::NotMember,
             format!("only members of {group} create channels in it"),

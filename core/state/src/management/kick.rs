@@ -6,15 +6,17 @@ use throng_protocol::ids::UserNumber;
 use super::fence::{self, Change, Target};
 use super::group;
 use crate::effect::Effects;
-use crate::record::{GroupRecord, MemberRecord, read};
+use crate::record::{GroupRecord, LedgerRecord, MemberRecord, read};
 use crate::{ApplyError, Reply, View, keys};
 
 /// Kicks a member. One who was kicked and has not come back is answered with that kick again, so
-/// that who did not hear the answer may ask once more.
+/// that who did not hear the answer may ask once more; who says which membership is meant is answered so
+/// also when the user has come back.
 pub(super) fn kick(
     view: &dyn View,
     target: &Target<'_>,
     by: Option<UserNumber>,
+    since: Option<u64>,
     proposed_ms: u64,
     effects: &mut Effects,
 ) -> Result<Reply, ApplyError> {
@@ -25,20 +27,9 @@ pub(super) fn kick(
         return Ok(refusal);
     }
     let key = keys::member(target.app, target.group, target.number);
-    let Some(member) = read::<MemberRecord>(view, &key)? else {
-        return Ok(match target.ledger(view)? {
-            // Who is no member cannot be muted: the last fence is the one that ended the membership.
-            Some(ledger)
-                if ledger.kicked != 0 && ledger.kicked == ledger.fenced && ledger.name == *target.user =>
-            {
-                Reply::Fenced {
-                    version: ledger.kicked,
-                    changed: false,
-                    sent: Vec::new(),
-                }
-            }
-            _ => target.not_member(),
-        });
+    let member = read::<MemberRecord>(view, &key)?;
+    let Some(member) = member.filter(|member| since.is_none_or(|since| since == member.since)) else {
+        return over(view, target, since);
     };
     if member.name != *target.user {
         return Ok(target.not_member());
@@ -51,5 +42,24 @@ pub(super) fn kick(
         version,
         changed: true,
         sent,
+    })
+}
+
+/// The answer for a membership that is over: the kick that ended it, or that there is none.
+fn over(view: &dyn View, target: &Target<'_>, since: Option<u64>) -> Result<Reply, ApplyError> {
+    let kicked = |ledger: &LedgerRecord| match since {
+        Some(since) => ledger.kicked > since,
+        // Who is no member cannot be muted: the last fence is the one that ended the membership.
+        None => ledger.kicked != 0 && ledger.kicked == ledger.fenced,
+    };
+    let ledger = target.ledger(view)?;
+    let ledger = ledger.filter(|ledger| kicked(ledger) && ledger.name == *target.user);
+    Ok(match ledger {
+        Some(ledger) => Reply::Fenced {
+            version: ledger.kicked,
+            changed: false,
+            sent: Vec::new(),
+        },
+        None => target.not_member(),
     })
 }

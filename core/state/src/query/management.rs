@@ -1,11 +1,13 @@
 //! Reading a management shard.
 
-use throng_protocol::cluster::ChannelInfo;
+use bytes::Bytes;
+use throng_protocol::cluster::{ChannelInfo, GroupInfo, MemberInfo};
 use throng_protocol::ids::{AppId, ChannelId, GroupId, ShardId, UserId, UserNumber};
 
 use crate::limits::CHANNELS_PER_GROUP_MAX;
 use crate::record::{
-    ChannelRecord, GroupRecord, LedgerRecord, MemberRecord, NumberStockRecord, Record, UserRecord, read,
+    ChannelRecord, GroupRecord, LedgerRecord, MemberRecord, NumberStockRecord, Record, UserRecord, corrupt,
+    read,
 };
 use crate::{ApplyError, View, keys};
 
@@ -56,6 +58,63 @@ pub fn standing(
         fenced,
         muted_until,
     })
+}
+
+/// What a group is; `None` for one that does not exist.
+pub fn group_info(view: &dyn View, app: &AppId, group: &GroupId) -> Result<Option<GroupInfo>, ApplyError> {
+    let Some(record) = read::<GroupRecord>(view, &keys::group(app, group))? else {
+        return Ok(None);
+    };
+    let creator = read::<MemberRecord>(view, &keys::member(app, group, record.creator))?;
+    Ok(Some(GroupInfo {
+        version: record.version,
+        creator: creator.map(|member| member.name),
+        members: record.members,
+        channels: record.channels,
+    }))
+}
+
+/// At most `limit` members of a group with a number above `after`, ascending.
+pub fn members(
+    view: &dyn View,
+    app: &AppId,
+    group: &GroupId,
+    after: UserNumber,
+    limit: usize,
+) -> Result<Vec<MemberInfo>, ApplyError> {
+    let (from, to) = keys::members_after(app, group, after);
+    let member = |(key, value): (Bytes, Bytes)| {
+        let MemberRecord { since, name } = MemberRecord::decode(&key, &value)?;
+        let number =
+            keys::member_number(&key).ok_or_else(|| corrupt(&key, "its key ends early".to_owned()))?;
+        let ledger = read::<LedgerRecord>(view, &keys::ledger(app, group, number))?;
+        Ok(MemberInfo {
+            user: name,
+            number,
+            since,
+            muted_until: ledger.map_or(0, |ledger| ledger.muted_until),
+        })
+    };
+    view.scan(&from, &to, limit)?.into_iter().map(member).collect()
+}
+
+/// At most `limit` channels of a group with a name above `after`, in the order of their names.
+pub fn channels(
+    view: &dyn View,
+    app: &AppId,
+    group: &GroupId,
+    after: Option<&ChannelId>,
+    limit: usize,
+) -> Result<Vec<ChannelInfo>, ApplyError> {
+    let (from, to) = match after {
+        Some(after) => keys::channels_after(app, group, after),
+        None => keys::channels(app, group),
+    };
+    let found = view.scan(&from, &to, limit)?;
+    found
+        .iter()
+        .map(|(key, value)| Ok(ChannelRecord::decode(key, value)?.info))
+        .collect()
 }
 
 /// The channels of a group whose log is on one of `shards`, in the order of their names.

@@ -56,6 +56,7 @@ fn commands() -> Vec<(Plane, Command)> {
     let meta = [
         bootstrap(1),
         put_app(vec![app_key("a", 32)]),
+        put_api_keys(&["one", "two"]),
         put_map(2),
         lease(1, 10, 1),
         lease(1, 10, 2),
@@ -71,7 +72,9 @@ fn commands() -> Vec<(Plane, Command)> {
         acked(1),
         mute("g", 2, NOW, Some(1)),
         kick("g", 2, None),
-        join("g", 2),
+        join_all("g", &[2, 3]),
+        create_channel_by("g", "e", None),
+        kick_since("g", 3, None, Some(7)),
         leave("g", 2),
     ];
     let message = [
@@ -112,7 +115,7 @@ fn shards() -> Vec<MapView> {
 fn commands_and_replies_and_deliveries_are_read_as_they_were_written() {
     for (_, command) in commands() {
         let bytes = command.encode();
-        assert_eq!(bytes[0], 2);
+        assert_eq!(bytes[0], 3);
         assert_eq!(Command::decode(&bytes), Ok(command));
     }
     let reply = Reply::OutOfOrder { expected: 7 };
@@ -140,7 +143,7 @@ fn a_command_of_another_version_or_plane_stops_the_replica() {
     bytes[0] = 1;
     assert_eq!(
         stopped(Plane::Management, &bytes),
-        DecodeError::Version { found: 1, known: 2 }.to_string()
+        DecodeError::Version { found: 1, known: 3 }.to_string()
     );
     assert_eq!(stopped(Plane::Management, &[]), DecodeError::Empty.to_string());
 }
@@ -153,7 +156,7 @@ fn ten_thousand_damaged_commands_do_not_panic() {
     for round in 0..10_000 {
         let bytes = if round % 4 == 0 {
             let len = random.below(80);
-            [&[2], &random.bytes(len)[..]].concat()
+            [&[3], &random.bytes(len)[..]].concat()
         } else {
             let place = random.below(valid.len());
             random.damage(&valid[place])

@@ -32,7 +32,7 @@ fn create_channel_on(target: ShardId, name: &str) -> Command {
         app: app(),
         group: group("g"),
         channel: channel(name),
-        number: UserNumber(1),
+        by: Some(UserNumber(1)),
         issuer: MANAGEMENT,
         target,
     })
@@ -214,6 +214,58 @@ fn only_the_creator_and_operators_take_rights_away_and_never_the_creators() {
 }
 
 #[test]
+fn a_kick_out_of_one_membership_leaves_the_next_one_alone() {
+    let mut shard = two_shards();
+    let since = |shard: &MapView| match query::standing(shard, &app(), &group("g"), UserNumber(2)).unwrap() {
+        Standing::Member { since, .. } => since,
+        other => panic!("{other:?}"),
+    };
+    let first = since(&shard);
+    refused(
+        &mut shard,
+        &kick_since("g", 2, None, Some(first + 1)),
+        Code::NotMember,
+    );
+    assert!(matches!(
+        shard.reply(&kick_since("g", 2, None, Some(first))),
+        Reply::Fenced {
+            version: 6,
+            changed: true,
+            ..
+        }
+    ));
+    unchanged(
+        &mut shard,
+        &kick_since("g", 2, None, Some(first)),
+        &fenced(6, false, &[]),
+    );
+    shard.reply(&join("g", 2));
+    unchanged(
+        &mut shard,
+        &kick_since("g", 2, None, Some(first)),
+        &fenced(6, false, &[]),
+    );
+    let second = since(&shard);
+    assert!(matches!(
+        shard.reply(&kick_since("g", 2, None, Some(second))),
+        Reply::Fenced {
+            version: 8,
+            changed: true,
+            ..
+        }
+    ));
+    // Who left by themselves was not kicked.
+    shard.reply(&join("g", 2));
+    let third = since(&shard);
+    shard.reply(&leave("g", 2));
+    refused(
+        &mut shard,
+        &kick_since("g", 2, None, Some(third)),
+        Code::NotMember,
+    );
+}
+
+#[test]
 fn a_name_that_is_not_the_numbers_is_no_member() {
     let of_another = |name: u64| {
         Command::Management(ManagementCommand::Kick {
@@ -222,6 +274,7 @@ fn a_name_that_is_not_the_numbers_is_no_member() {
             user: user(name),
             number: UserNumber(2),
             by: None,
+            since: None,
             proposed_ms: NOW,
         })
     };

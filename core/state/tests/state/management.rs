@@ -1,6 +1,6 @@
 //! The management plane: directory, groups, members, channels.
 
-use throng_protocol::cluster::ChannelInfo;
+use throng_protocol::cluster::{ChannelInfo, MEMBERS_PAGE_MAX};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{AppId, ChannelNumber, Epoch, ShardId, UserNumber};
 use throng_protocol::placement::Plane;
@@ -207,7 +207,6 @@ fn joining_and_leaving_each_change_the_version_once() {
         (
             membership(2, true),
             vec![
-                put(group_key.clone(), &group_record(2, 2, 0)),
                 put(
                     member.clone(),
                     &MemberRecord {
@@ -215,6 +214,7 @@ fn joining_and_leaving_each_change_the_version_once() {
                         name: user(2)
                     }
                 ),
+                put(group_key.clone(), &group_record(2, 2, 0)),
             ]
         )
     );
@@ -394,6 +394,54 @@ fn channel_numbers_differ_over_groups_and_carry_the_shard_that_issued_them() {
 }
 
 #[test]
+fn the_app_itself_creates_channels_without_being_a_member() {
+    let mut shard = management();
+    refused(&mut shard, &create_channel_by("g", "c", None), Code::GroupUnknown);
+    shard.reply(&create_group("g", 1));
+    let by_app = Reply::Channel {
+        info: first_channel(),
+        created: true,
+    };
+    assert_eq!(shard.reply(&create_channel_by("g", "c", None)), by_app);
+    let listed = |after: Option<&str>, limit| {
+        let after = after.map(channel);
+        query::channels(&shard, &app(), &group("g"), after.as_ref(), limit).unwrap()
+    };
+    assert_eq!(listed(None, 2), [first_channel()]);
+    assert!(listed(Some("c"), 2).is_empty() && listed(None, 0).is_empty());
+    assert_eq!(listed(Some("b"), 2).len(), 1);
+}
+
+#[test]
+fn many_users_join_in_one_step_or_none_does() {
+    let mut shard = management();
+    refused(&mut shard, &join_all("g", &[1, 2]), Code::GroupUnknown);
+    shard.reply(&create_group("g", 1));
+    // One is a member, and one is named twice.
+    let reply = shard.reply(&join_all("g", &[3, 1, 2, 3]));
+    assert_eq!(reply, Reply::Joined { joined: 2 });
+    let info = query::group_info(&shard, &app(), &group("g")).unwrap().unwrap();
+    assert_eq!((info.members, info.version, info.creator), (3, 3, Some(user(1))));
+    let listed = |after, limit| -> Vec<(u64, u64)> {
+        let found = query::members(&shard, &app(), &group("g"), UserNumber(after), limit).unwrap();
+        found
+            .iter()
+            .map(|member| (member.number.0, member.since))
+            .collect()
+    };
+    assert_eq!(listed(0, 10), [(1, 1), (2, 3), (3, 2)]);
+    assert_eq!((listed(1, 1), listed(3, 10)), (vec![(2, 3)], vec![]));
+    unchanged(
+        &mut shard,
+        &join_all("g", &[1, 2, 3]),
+        &Reply::Joined { joined: 0 },
+    );
+    let too_many: Vec<u64> = (1..=u64::from(MEMBERS_PAGE_MAX) + 1).collect();
+    refused(&mut shard, &join_all("g", &too_many), Code::InvalidField);
+    assert_eq!(query::group_info(&shard, &app(), &group("h")).unwrap(), None);
+}
+
+#[test]
 fn a_group_has_at_most_so_many_channels() {
     let mut shard = management();
     shard.reply(&create_group("g", 1));
@@ -433,7 +481,7 @@ fn channel_numbers_are_issued_by_one_shard_and_do_not_wrap_around() {
             app: app(),
             group: group("g"),
             channel: channel("c"),
-            number: UserNumber(1),
+            by: Some(UserNumber(1)),
             issuer: ShardId(issuer),
             target: MESSAGE,
         })

@@ -22,8 +22,9 @@ const USERS: std::ops::Range<u64> = 1..5;
 #[derive(Debug, Clone)]
 enum Op {
     CreateGroup(&'static str, u64),
-    CreateChannel(&'static str, &'static str, u64),
+    CreateChannel(&'static str, &'static str, Option<u64>),
     Join(&'static str, u64),
+    JoinAll(&'static str, Vec<u64>),
     Leave(&'static str, u64),
     Kick(&'static str, u64, Option<u64>),
     Mute(&'static str, u64, u64, Option<u64>),
@@ -40,8 +41,9 @@ fn op() -> impl Strategy<Value = Op> {
     let by = || prop::option::weighted(0.5, USERS);
     prop_oneof![
         2 => (group(), USERS).prop_map(|(group, user)| Op::CreateGroup(group, user)),
-        3 => (group(), channel(), USERS).prop_map(|(group, name, user)| Op::CreateChannel(group, name, user)),
+        3 => (group(), channel(), by()).prop_map(|(group, name, by)| Op::CreateChannel(group, name, by)),
         4 => (group(), USERS).prop_map(|(group, user)| Op::Join(group, user)),
+        2 => (group(), prop::collection::vec(USERS, 0..4)).prop_map(|(group, users)| Op::JoinAll(group, users)),
         3 => (group(), USERS).prop_map(|(group, user)| Op::Leave(group, user)),
         4 => (group(), USERS, by()).prop_map(|(group, user, by)| Op::Kick(group, user, by)),
         4 => (group(), USERS, 0..3_u64, by()).prop_map(|(group, user, until, by)| Op::Mute(group, user, until, by)),
@@ -99,6 +101,7 @@ impl World {
         match *op {
             Op::CreateGroup(name, user) => self.create_group(name, user),
             Op::CreateChannel(group, name, user) => self.create_channel(group, name, user),
+            Op::JoinAll(group, ref users) => self.join_all(group, users),
             Op::Join(group, user) => self.change(group, user, true),
             Op::Leave(group, user) => self.change(group, user, false),
             Op::Kick(group, user, by) => self.kick(group, user, by),
@@ -169,14 +172,14 @@ impl World {
         &mut self,
         name: &'static str,
         channel: &'static str,
-        user: u64,
+        by: Option<u64>,
     ) -> Result<(), TestCaseError> {
-        let reply = self.management.reply(&create_channel(name, channel, user));
+        let reply = self.management.reply(&create_channel_by(name, channel, by));
         let Some(group) = self.groups.get_mut(name) else {
             prop_assert!(is_refused(&reply, Code::GroupUnknown), "{:?}", reply);
             return Ok(());
         };
-        if !group.members.contains_key(&user) {
+        if by.is_some_and(|user| !group.members.contains_key(&user)) {
             prop_assert!(is_refused(&reply, Code::NotMember), "{:?}", reply);
             return Ok(());
         }
@@ -237,6 +240,43 @@ impl World {
                 changed
             }
         );
+        Ok(())
+    }
+
+    fn join_all(&mut self, name: &'static str, users: &[u64]) -> Result<(), TestCaseError> {
+        let reply = self.management.reply(&join_all(name, users));
+        let Some(group) = self.groups.get_mut(name) else {
+            prop_assert!(is_refused(&reply, Code::GroupUnknown), "{:?}", reply);
+            return Ok(());
+        };
+        let mut joined = 0;
+        for user in users {
+            if !group.members.contains_key(user) {
+                group.version += 1;
+                group.members.insert(*user, group.version);
+                group.kicked.remove(user);
+                joined += 1;
+            }
+        }
+        prop_assert_eq!(reply, Reply::Joined { joined });
+        let listed = query::members(
+            &self.management,
+            &app(),
+            &crate::support::group(name),
+            UserNumber(0),
+            100,
+        );
+        let listed: Vec<(UserNumber, u64)> = listed
+            .expect("readable")
+            .iter()
+            .map(|member| (member.number, member.since))
+            .collect();
+        let held: Vec<(UserNumber, u64)> = group
+            .members
+            .iter()
+            .map(|(user, since)| (UserNumber(*user), *since))
+            .collect();
+        prop_assert_eq!(listed, held);
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use throng_protocol::code::Code;
 use throng_protocol::ids::ShardId;
 use throng_protocol::placement::Plane;
 use throng_state::command::ClusterKey;
-use throng_state::limits::{APP_KEYS_MAX, LEASE_NUMBERS_MAX};
+use throng_state::limits::{API_KEYS_MAX, APP_KEYS_MAX, LEASE_NUMBERS_MAX};
 use throng_state::record::{
     AppRecord, ClusterKeyRecord, LeaseHeadRecord, LeaseRecord, MapRecord, NumberRange,
 };
@@ -74,6 +74,31 @@ fn a_map_is_replaced_by_a_higher_version_only() {
         query::cluster_map(&shard).unwrap().map(|map| map.version),
         Some(3)
     );
+}
+
+#[test]
+fn keys_of_the_server_api_are_replaced_as_a_whole() {
+    let mut shard = meta();
+    refused(&mut shard, &put_api_keys(&["one"]), Code::AppUnknown);
+    shard.reply(&put_app(Vec::new()));
+    assert!(query::api_keys(&shard, &app()).unwrap().is_empty());
+    for kids in [&["one", "two"][..], &["two"], &[]] {
+        assert_eq!(shard.reply(&put_api_keys(kids)), Reply::Done);
+        let kept = query::api_keys(&shard, &app()).unwrap();
+        let kept: Vec<&str> = kept.iter().map(|key| key.kid.as_str()).collect();
+        assert_eq!(kept, kids);
+    }
+    // The keys of tokens are others.
+    shard.reply(&put_api_keys(&["one"]));
+    shard.reply(&put_app(vec![app_key("a", 32)]));
+    assert_eq!(query::api_keys(&shard, &app()).unwrap().len(), 1);
+    let names: Vec<String> = (0..=API_KEYS_MAX).map(|place| format!("key-{place}")).collect();
+    let many: Vec<&str> = names.iter().map(String::as_str).collect();
+    let long = "x".repeat(65);
+    for kids in [&["one", "one"][..], &[""], &["a.b"], &["ä"], &[&long], &many] {
+        refused(&mut shard, &put_api_keys(kids), Code::InvalidField);
+    }
+    assert_eq!(shard.reply(&put_api_keys(&many[1..])), Reply::Done);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use throng_protocol::cluster::{
-    Anchor, AppKey, ChannelInfo, Direction, Fence, FenceKind, GrantClaims, TokenAlgorithm,
+    Anchor, ApiKey, AppKey, ChannelInfo, Direction, Fence, FenceKind, GrantClaims, TokenAlgorithm,
 };
 use throng_protocol::code::Code;
 use throng_protocol::ids::{
@@ -74,6 +74,17 @@ pub fn put_app(keys: Vec<AppKey>) -> Command {
     Command::Meta(MetaCommand::PutApp { app: app(), keys })
 }
 
+pub fn put_api_keys(kids: &[&str]) -> Command {
+    let key = |kid: &&str| ApiKey {
+        kid: (*kid).to_owned(),
+        digest: [7; 32],
+    };
+    Command::Meta(MetaCommand::PutApiKeys {
+        app: app(),
+        keys: kids.iter().map(key).collect(),
+    })
+}
+
 pub fn put_map(version: u64) -> Command {
     Command::Meta(MetaCommand::PutMap {
         map: cluster_map(version),
@@ -109,11 +120,16 @@ pub fn create_group(name: &str, number: u64) -> Command {
 }
 
 pub fn create_channel(group_name: &str, name: &str, number: u64) -> Command {
+    create_channel_by(group_name, name, Some(number))
+}
+
+/// A channel that a member or the app itself wants.
+pub fn create_channel_by(group_name: &str, name: &str, by: Option<u64>) -> Command {
     Command::Management(ManagementCommand::CreateChannel {
         app: app(),
         group: group(group_name),
         channel: channel(name),
-        number: UserNumber(number),
+        by: by.map(UserNumber),
         issuer: MANAGEMENT,
         target: MESSAGE,
     })
@@ -128,6 +144,17 @@ pub fn join(name: &str, number: u64) -> Command {
     })
 }
 
+pub fn join_all(name: &str, numbers: &[u64]) -> Command {
+    Command::Management(ManagementCommand::JoinAll {
+        app: app(),
+        group: group(name),
+        members: numbers
+            .iter()
+            .map(|number| (user(*number), UserNumber(*number)))
+            .collect(),
+    })
+}
+
 pub fn leave(name: &str, number: u64) -> Command {
     Command::Management(ManagementCommand::Leave {
         app: app(),
@@ -139,12 +166,18 @@ pub fn leave(name: &str, number: u64) -> Command {
 
 /// A kick of a user by another, or by an operator.
 pub fn kick(name: &str, number: u64, by: Option<u64>) -> Command {
+    kick_since(name, number, by, None)
+}
+
+/// A kick out of one membership.
+pub fn kick_since(name: &str, number: u64, by: Option<u64>, since: Option<u64>) -> Command {
     Command::Management(ManagementCommand::Kick {
         app: app(),
         group: group(name),
         user: user(number),
         number: UserNumber(number),
         by: by.map(UserNumber),
+        since,
         proposed_ms: NOW,
     })
 }
