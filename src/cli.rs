@@ -10,6 +10,7 @@ mod failure;
 mod nodes;
 mod replay;
 mod sdk;
+mod server_api;
 mod signals;
 mod tell;
 mod tls;

@@ -18,7 +18,7 @@ pub const NAME: &str = "cluster.json";
 pub struct ClusterFile {
     /// Where clients connect, `host:port`.
     pub edges: Vec<String>,
-    /// The HTTP Server API; absent until a cluster serves one.
+    /// The HTTP Server API at one of the core nodes; absent where none is known.
     pub server_api: Option<String>,
     /// The CA that clients and tools trust, PEM.
     pub ca_cert: PathBuf,
@@ -26,6 +26,9 @@ pub struct ClusterFile {
     pub app_id: String,
     /// Its secret.
     pub app_secret: String,
+    /// Its key of the Server API, if one was made for this file.
+    #[serde(default)]
+    pub api_key: Option<String>,
     /// The cluster's name.
     pub cluster: String,
     /// Folder of the certificates that tools of operators use on the cluster wire.
@@ -47,6 +50,9 @@ pub struct NodeRecord {
     pub addr: SocketAddr,
     /// Loopback HTTP for health and metrics.
     pub observe: Option<SocketAddr>,
+    /// The Server API, of core nodes.
+    #[serde(default)]
+    pub server_api: Option<String>,
     /// Its data folder.
     pub dir: Option<PathBuf>,
 }
@@ -122,6 +128,7 @@ mod tests {
             ca_cert: "tls/ca.pem".into(),
             app_id: "demo".to_owned(),
             app_secret: "secret".to_owned(),
+            api_key: None,
             cluster: "throng".to_owned(),
             tls: "tls".into(),
             nodes: vec![NodeRecord {
@@ -130,6 +137,7 @@ mod tests {
                 pid: Some(7),
                 addr,
                 observe: None,
+                server_api: None,
                 dir: None,
             }],
         }

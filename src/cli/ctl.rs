@@ -11,7 +11,7 @@ use throng_protocol::ids::{ChannelId, NodeId};
 use super::admin::{Admin, Fencing};
 use super::cluster_file::{ClusterFile, NodeRecord};
 use super::failure::{Exit, Failure};
-use super::tell;
+use super::{server_api, tell};
 
 /// What can be done.
 #[derive(Debug, Clone, Subcommand)]
@@ -58,6 +58,9 @@ pub enum CtlCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Keys that back ends of an app use the Server API with
+    #[command(subcommand)]
+    ApiKey(ApiKeyCommand),
     /// Write cluster.json for nodes that were started by hand, and register an app with them
     Adopt {
         /// Where to write cluster.json; made if absent
@@ -81,10 +84,77 @@ pub enum CtlCommand {
     },
 }
 
+/// What can be done with keys of the Server API. To rotate one, add a new one, give it to the back end, and
+/// remove the old one.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ApiKeyCommand {
+    /// Make a key and print it: it is shown this once only
+    Add {
+        /// Folder of a running cluster
+        #[arg(long)]
+        cluster: PathBuf,
+        /// Its id among the keys of the app: letters, digits, - and _
+        id: String,
+    },
+    /// Remove a key; requests with it are refused within moments
+    Remove {
+        /// Folder of a running cluster
+        #[arg(long)]
+        cluster: PathBuf,
+        /// Its id
+        id: String,
+    },
+    /// Show the ids of all keys
+    List {
+        /// Folder of a running cluster
+        #[arg(long)]
+        cluster: PathBuf,
+    },
+}
+
+async fn api_key(command: ApiKeyCommand) -> Result<Exit, Failure> {
+    let (ApiKeyCommand::Add { cluster, .. }
+    | ApiKeyCommand::Remove { cluster, .. }
+    | ApiKeyCommand::List { cluster }) = &command;
+    let file = ClusterFile::read(cluster)?;
+    let admin = Admin::connect(&file).await?;
+    let mut keys = admin.api_keys(&file.app_id).await?;
+    let known = |id: &str| keys.iter().position(|key| key.kid == id);
+    match &command {
+        ApiKeyCommand::Add { id, .. } => {
+            if known(id).is_some() {
+                return Err(Failure::usage(
+                    format!("the app has a key {id:?}"),
+                    "the id",
+                    "choose another, or remove that one first",
+                ));
+            }
+            let key = server_api::new_key(&file.app_id, id)?;
+            keys.push(key.kept());
+            admin.put_api_keys(&file.app_id, keys).await?;
+            tell::say(key.reveal());
+        }
+        ApiKeyCommand::Remove { id, .. } => {
+            let place = known(id).ok_or_else(|| {
+                Failure::usage(
+                    format!("the app has no key {id:?}"),
+                    "the id",
+                    "`throng ctl api-key list` shows them",
+                )
+            })?;
+            keys.remove(place);
+            admin.put_api_keys(&file.app_id, keys).await?;
+        }
+        ApiKeyCommand::List { .. } => keys.iter().for_each(|key| tell::say(&key.kid)),
+    }
+    Ok(Exit::Holds)
+}
+
 /// Does it.
 pub async fn run(command: CtlCommand) -> Result<Exit, Failure> {
     match command {
         CtlCommand::Status { cluster, json } => status(&cluster, json).await,
+        CtlCommand::ApiKey(command) => api_key(command).await,
         CtlCommand::Kick {
             cluster,
             group,
@@ -198,6 +268,7 @@ fn adopted(
         pid: None,
         addr,
         observe: None,
+        server_api: None,
         dir: None,
     };
     let mut nodes = Vec::new();
@@ -224,6 +295,7 @@ fn adopted(
         ca_cert: tls.join("ca.pem"),
         app_id: app.to_owned(),
         app_secret: secret.iter().map(|byte| format!("{byte:02x}")).collect(),
+        api_key: None,
         cluster: name.to_owned(),
         tls,
         nodes,

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::config::{CORE_EXAMPLE, CoreFile, GATEWAY_EXAMPLE, GatewayFile, NodeEntry, Overlay, load};
 use super::failure::{Exit, Failure};
+use super::server_api;
 use super::signals::Signals;
 use super::tell;
 use super::tls;
@@ -86,13 +87,24 @@ pub async fn core(args: NodeArgs) -> Result<Exit, Failure> {
             Err(error) => return Err(core_failure(&error)),
         }
     };
+    let back_ends = match own(&file)?.server_api {
+        Some(addr) => Some(server_api::start(&file.tls, addr, node.back_ends(), args.take_over()).await?),
+        None => None,
+    };
     say_ready();
     tokio::select! {
         () = signals.next() => {}
         () = node.wait() => {}
     }
+    let drained = async {
+        // Back ends first: what they have asked for needs the node.
+        if let Some(serving) = back_ends {
+            serving.stop().await;
+        }
+        node.drain(args.drain()).await;
+    };
     tokio::select! {
-        () = node.drain(args.drain()) => {}
+        () = drained => {}
         () = signals.next() => {}
     }
     Ok(Exit::Holds)
@@ -127,8 +139,9 @@ fn say_ready() {
     tell::say("ready");
 }
 
-fn core_config(file: &CoreFile) -> Result<CoreConfig, Failure> {
-    let me = file.nodes.iter().find(|node| node.id == file.id).ok_or_else(|| {
+/// The entry of the node that a configuration is for.
+fn own(file: &CoreFile) -> Result<&NodeEntry, Failure> {
+    file.nodes.iter().find(|node| node.id == file.id).ok_or_else(|| {
         let ids: Vec<String> = file.nodes.iter().map(|node| node.id.to_string()).collect();
         let what = format!("`id` is {}, and `nodes` has only {}", file.id, ids.join(", "));
         Failure::usage(
@@ -136,7 +149,11 @@ fn core_config(file: &CoreFile) -> Result<CoreConfig, Failure> {
             "the configuration",
             "add an entry to `nodes`, or give another --id",
         )
-    })?;
+    })
+}
+
+fn core_config(file: &CoreFile) -> Result<CoreConfig, Failure> {
+    let me = own(file)?;
     let files = tls::node(&file.tls, PeerId::Core(NodeId(file.id)), &file.cluster)?;
     let others = file.nodes.iter().filter(|node| node.id != file.id);
     Ok(CoreConfig {

@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use throng_server_api::Key;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -135,6 +137,9 @@ impl System {
                 self.file.app_secret.as_bytes(),
             )
             .await?;
+        if let Some(key) = self.file.api_key.as_deref().and_then(Key::parse) {
+            admin.put_api_key(&self.file.app_id, key.kept()).await?;
+        }
         self.file.write(&held.dir)?;
         self.announce(&held.dir);
         loop {
@@ -206,6 +211,12 @@ impl System {
             out,
             "  throng chat --cluster {dir} --user ann --group lobby --channel general"
         );
+        if let Some(api) = &self.file.server_api {
+            let _ = writeln!(
+                out,
+                "Back ends find the Server API at {api}, what it can do at {api}/openapi.json, and a key in {dir}/cluster.json."
+            );
+        }
         let _ = writeln!(
             out,
             "Ctrl-C drains and stops it; starting again on {dir} finds everything as it was."
@@ -250,6 +261,11 @@ async fn wait(
     }
 }
 
+/// Where back ends find the Server API at an address.
+fn url(addr: SocketAddr) -> String {
+    format!("https://{addr}")
+}
+
 fn file(held: &Held, tls: &Path) -> ClusterFile {
     let layout = &held.layout;
     let record = |prefix: &str, place: usize, process: &Process, roles: &[&str]| NodeRecord {
@@ -258,6 +274,7 @@ fn file(held: &Held, tls: &Path) -> ClusterFile {
         pid: None,
         addr: process.addr,
         observe: Some(process.observe),
+        server_api: process.server_api.map(url),
         dir: Some(held.dir.join(format!("{prefix}-{}", place + 1))),
     };
     let cores = layout
@@ -272,10 +289,11 @@ fn file(held: &Held, tls: &Path) -> ClusterFile {
         .map(|(n, process)| record("edge", n, process, &["edge"]));
     ClusterFile {
         edges: layout.edges.iter().map(|edge| edge.addr.to_string()).collect(),
-        server_api: None,
+        server_api: layout.cores.first().and_then(|core| core.server_api).map(url),
         ca_cert: tls.join("ca.pem"),
         app_id: layout.app_id.clone(),
         app_secret: layout.app_secret.clone(),
+        api_key: layout.api_key.clone(),
         cluster: layout.cluster.clone(),
         tls: tls.to_owned(),
         nodes: cores.chain(edges).collect(),
@@ -296,6 +314,7 @@ fn plans(held: &Held, tls: &Path) -> Result<Vec<Plan>, Failure> {
         addr: process.addr,
         advertise: None,
         observe: Some(process.observe),
+        server_api: process.server_api,
     };
     let nodes: Vec<NodeEntry> = layout.cores.iter().enumerate().map(entry).collect();
     let edge = |(n, process): (usize, &Process)| EdgeEntry {

@@ -30,6 +30,7 @@ pub mod rpc;
 pub mod server;
 pub mod settings;
 mod socket;
+pub mod tcp;
 pub mod tls;
 mod tls_session;
 mod unproven;

@@ -157,7 +157,7 @@ pub(crate) fn load_roots(path: &Path) -> Result<RootCertStore, TlsError> {
 }
 
 /// For clients: the server's certificate only, tickets without state.
-pub(crate) fn server_config(identity: &Identity, alpn: &[&[u8]]) -> Result<ServerCrypto, TlsError> {
+pub(crate) fn tcp_config(identity: &Identity, alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(config_error)?
@@ -170,7 +170,12 @@ pub(crate) fn server_config(identity: &Identity, alpn: &[&[u8]]) -> Result<Serve
     config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(config_error)?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 1;
-    let config = Arc::new(config);
+    Ok(config)
+}
+
+/// [`tcp_config`] for clients over QUIC.
+pub(crate) fn server_config(identity: &Identity, alpn: &[&[u8]]) -> Result<ServerCrypto, TlsError> {
+    let config = Arc::new(tcp_config(identity, alpn)?);
     let quinn = QuicServerConfig::try_from(Arc::clone(&config)).map_err(config_error)?;
     Ok(ServerCrypto::new(quinn, config))
 }

@@ -30,6 +30,12 @@ development_ca = "throng-data/tls"
 # Its private key, PEM, mode 0600.
 # key = "/etc/throng/node.key"
 
+# The certificate that back ends see at the Server API, PEM chain.
+# client_cert = "/etc/throng/api.pem"
+
+# Its private key, PEM, mode 0600.
+# client_key = "/etc/throng/api.key"
+
 [shards]
 # Shards of a new cluster; ignored once it exists.
 management = 4
@@ -44,22 +50,26 @@ snapshot_every = 20000
 log_keep = 2000
 
 # All core nodes: where they listen for each other and for edges (UDP), where others reach them if
-# that is elsewhere, and where they answer /healthz, /readyz and /metrics (loopback HTTP).
+# that is elsewhere, where they answer /healthz, /readyz and /metrics (loopback HTTP), and where they
+# serve the Server API to back ends (HTTPS), each of them all of it.
 [[nodes]]
 id = 1
 addr = "127.0.0.1:7101"
 # advertise = "core-1.example:7101"
 observe = "127.0.0.1:7201"
+server_api = "127.0.0.1:7401"
 
 [[nodes]]
 id = 2
 addr = "127.0.0.1:7102"
 observe = "127.0.0.1:7202"
+server_api = "127.0.0.1:7402"
 
 [[nodes]]
 id = 3
 addr = "127.0.0.1:7103"
 observe = "127.0.0.1:7203"
+server_api = "127.0.0.1:7403"
 "#;
 
 /// `throng config gateway`.
@@ -140,6 +150,7 @@ id = 1
 addr = "127.0.0.1:7101"
 # advertise = "core-1.example:7101"
 # observe = "127.0.0.1:7201"
+# server_api = "127.0.0.1:7401"
 
 [[nodes]]
 id = 2

@@ -74,6 +74,9 @@ pub struct NodeEntry {
     /// Loopback HTTP for health and metrics; the node's own entry needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observe: Option<SocketAddr>,
+    /// Where the node serves the Server API (TCP); the node's own entry needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_api: Option<SocketAddr>,
 }
 
 impl NodeEntry {
@@ -112,10 +115,10 @@ pub struct TlsFiles {
     /// Its key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
-    /// The certificate clients see (gateway only).
+    /// The certificate that clients of an edge, or back ends at a core node, see.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_cert: Option<PathBuf>,
-    /// Its key (gateway only).
+    /// Its key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_key: Option<PathBuf>,
 }

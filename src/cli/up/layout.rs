@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::cluster_file::write_private;
 use crate::cli::failure::Failure;
+use crate::cli::server_api::{self, KEY_OF_UP};
 
 /// The format of DIR this build writes.
 pub const FORMAT: u32 = 1;
@@ -36,6 +37,9 @@ pub struct Layout {
     pub app_id: String,
     /// Its secret, hexadecimal.
     pub app_secret: String,
+    /// Its key of the Server API; absent in a folder of an older build.
+    #[serde(default)]
+    pub api_key: Option<String>,
     /// Core nodes, by number from 1.
     pub cores: Vec<Process>,
     /// Edges, by number from 1.
@@ -49,6 +53,15 @@ pub struct Process {
     pub addr: SocketAddr,
     /// Loopback HTTP.
     pub observe: SocketAddr,
+    /// HTTPS of the Server API, of core nodes; absent in a folder of an older build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_api: Option<SocketAddr>,
+}
+
+impl Process {
+    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        [self.addr, self.observe].into_iter().chain(self.server_api)
+    }
 }
 
 /// Opens DIR for one `up`: creates it, or finds what an earlier one left.
@@ -170,8 +183,22 @@ fn grown(mut layout: Layout, dir: &Path, cores: usize, edges: usize) -> Result<L
     while layout.edges.len() < edges {
         layout.edges.push(process(&layout)?);
     }
+    with_server_api(&mut layout)?;
     store(dir, &layout)?;
     Ok(layout)
+}
+
+/// Gives the app a key of the Server API, and core nodes the port of it, where there are none yet.
+fn with_server_api(layout: &mut Layout) -> Result<(), Failure> {
+    if layout.api_key.is_none() {
+        layout.api_key = Some(server_api::new_key(&layout.app_id, KEY_OF_UP)?.reveal());
+    }
+    for place in 0..layout.cores.len() {
+        if layout.cores[place].server_api.is_none() {
+            layout.cores[place].server_api = Some(process(layout)?.addr);
+        }
+    }
+    Ok(())
 }
 
 fn created(dir: &Path, cores: usize, edges: usize) -> Result<Layout, Failure> {
@@ -181,6 +208,7 @@ fn created(dir: &Path, cores: usize, edges: usize) -> Result<Layout, Failure> {
         cluster: "throng".to_owned(),
         app_id: "demo".to_owned(),
         app_secret: secret.iter().map(|byte| format!("{byte:02x}")).collect(),
+        api_key: None,
         cores: Vec::new(),
         edges: Vec::new(),
     };
@@ -190,6 +218,7 @@ fn created(dir: &Path, cores: usize, edges: usize) -> Result<Layout, Failure> {
     for _ in 0..edges {
         layout.edges.push(process(&layout)?);
     }
+    with_server_api(&mut layout)?;
     store(dir, &layout)?;
     Ok(layout)
 }
@@ -207,7 +236,7 @@ fn process(layout: &Layout) -> Result<Process, Failure> {
             .cores
             .iter()
             .chain(&layout.edges)
-            .any(|process| process.addr == addr || process.observe == addr)
+            .any(|process| process.addresses().any(|taken| taken == addr))
     };
     let mut found = Vec::new();
     let mut sockets = Vec::new();
@@ -241,6 +270,7 @@ fn process(layout: &Layout) -> Result<Process, Failure> {
     Ok(Process {
         addr: found[0],
         observe: found[1],
+        server_api: None,
     })
 }
 
@@ -263,11 +293,23 @@ mod tests {
             .cores
             .iter()
             .chain(&second.edges)
-            .flat_map(|p| [p.addr, p.observe])
+            .flat_map(|process| process.addresses().collect::<Vec<_>>())
             .collect();
         all.sort();
         all.dedup();
-        assert_eq!(all.len(), 10);
+        assert_eq!(all.len(), 13, "three for each core node, two for each edge");
+        assert!(first.api_key.is_some() && first.api_key == second.api_key);
+    }
+
+    #[test]
+    fn a_folder_of_a_build_without_server_api_gets_one() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut old = hold(dir.path(), 1, 1, false).expect("held").layout;
+        (old.api_key, old.cores[0].server_api) = (None, None);
+        store(dir.path(), &old).expect("stored");
+        let new = hold(dir.path(), 1, 1, false).expect("held").layout;
+        assert_eq!(new.cores[0].addr, old.cores[0].addr);
+        assert!(new.api_key.is_some() && new.cores[0].server_api.is_some());
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod errors;
 mod python;
 mod replays;
 mod restarts;
+mod server_api;
 
 use std::path::Path;
 use std::time::Duration;

@@ -25,6 +25,8 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
         "throng-gateway",
         &["throng-protocol", "throng-transport", "throng-fanout"],
     ),
+    // Requests go to whoever carries them out: the binary gives it a core node.
+    ("throng-server-api", &["throng-protocol", "throng-transport"]),
     ("throng-client", &["throng-protocol", "throng-transport"]),
     (
         "throng",
@@ -32,6 +34,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "throng-protocol",
             "throng-transport",
             "throng-core",
+            "throng-server-api",
             "throng-gateway",
             "throng-client",
         ],
@@ -97,8 +100,12 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
 /// normal build; where a mistake is made is where it is planted.
 pub const ALLOWED_FOR_ALL: &[&str] = &["throng-planted"];
 
-/// Arrows for tests alone: the whole-process tests live beside the binary they run.
-pub const ALLOWED_IN_TESTS: &[(&str, &[&str])] = &[("throng", &["throng-cluster"])];
+/// Arrows for tests alone: the whole-process tests live beside the binary they run, and the Server API is
+/// tested over a real core node.
+pub const ALLOWED_IN_TESTS: &[(&str, &[&str])] = &[
+    ("throng", &["throng-cluster"]),
+    ("throng-server-api", &["throng-core"]),
+];
 
 /// Packages of the outer side and what they must not reach, even through others.
 const APART: &[&str] = &["throng-gateway", "throng-client"];

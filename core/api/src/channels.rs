@@ -1,0 +1,124 @@
+//! Channels of a group.
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use throng_protocol::cluster::{CHANNELS_PAGE_MAX, ChannelInfo, Reply, Request};
+use throng_protocol::ids::{ChannelId, GroupId};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::caller::Caller;
+use crate::error::{ApiError, ErrorBody};
+use crate::input::{Names, Parameters};
+use crate::{Api, unexpected};
+
+/// A channel.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Channel {
+    /// Its name.
+    channel: String,
+    /// Its number, as frames of the protocol have it.
+    number: String,
+}
+
+impl From<ChannelInfo> for Channel {
+    fn from(info: ChannelInfo) -> Self {
+        Self {
+            channel: info.channel.to_string(),
+            number: info.number.to_string(),
+        }
+    }
+}
+
+/// A page of channels.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Channels {
+    /// Channels in the order of their names.
+    channels: Vec<Channel>,
+    /// `after` of the next page; none behind the last one.
+    next: Option<String>,
+}
+
+/// Where a page of channels begins.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ChannelsAfter {
+    /// The `next` of the page before.
+    #[param(value_type = Option<String>)]
+    after: Option<ChannelId>,
+    /// Most channels, 1 to 500; 500 if not given.
+    limit: Option<u32>,
+}
+
+/// Create a channel
+///
+/// Members of the group send into it and read it. Done again it changes nothing.
+#[utoipa::path(
+    put,
+    path = "/v1/groups/{group}/channels/{channel}",
+    tag = "channels",
+    params(
+        ("group" = String, Path, description = "The group"),
+        ("channel" = String, Path, description = "Its name, 1 to 64 bytes"),
+    ),
+    responses(
+        (status = OK, body = Channel),
+        (status = NOT_FOUND, description = "There is no such group", body = ErrorBody),
+        (status = FORBIDDEN, description = "The group has 10,000 channels", body = ErrorBody),
+    ),
+)]
+pub async fn put_channel(
+    State(api): State<Api>,
+    caller: Caller,
+    Names((group, channel)): Names<(GroupId, ChannelId)>,
+) -> Result<Json<Channel>, ApiError> {
+    let request = Request::CreateChannel {
+        app: caller.app,
+        group,
+        channel,
+        by: None,
+    };
+    match api.ask(request).await? {
+        Reply::Channel(info) => Ok(Json(info.into())),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// List the channels of a group
+#[utoipa::path(
+    get,
+    path = "/v1/groups/{group}/channels",
+    tag = "channels",
+    params(("group" = String, Path, description = "The group"), ChannelsAfter),
+    responses(
+        (status = OK, body = Channels),
+        (status = NOT_FOUND, description = "There is no such group", body = ErrorBody),
+    ),
+)]
+pub async fn list_channels(
+    State(api): State<Api>,
+    caller: Caller,
+    Names(group): Names<GroupId>,
+    Parameters(page): Parameters<ChannelsAfter>,
+) -> Result<Json<Channels>, ApiError> {
+    let limit = page
+        .limit
+        .unwrap_or(CHANNELS_PAGE_MAX)
+        .clamp(1, CHANNELS_PAGE_MAX);
+    let request = Request::Channels {
+        app: caller.app,
+        group,
+        after: page.after,
+        limit,
+    };
+    let found = match api.ask(request).await? {
+        Reply::Channels(found) => found,
+        other => return Err(unexpected(&other)),
+    };
+    let next = (found.len() == limit as usize)
+        .then(|| found.last().map(|info| info.channel.to_string()))
+        .flatten();
+    let channels = found.into_iter().map(Channel::from).collect();
+    Ok(Json(Channels { channels, next }))
+}

@@ -1,0 +1,98 @@
+//! The Server API: HTTP and JSON for the back ends of apps, which own groups, channels and memberships.
+//!
+//! ```text
+//!  back end ──TLS──► serve ──► router ──► caller (whose key?) ──► handlers ──► Cluster::ask
+//! ```
+//!
+//! Every handler turns what was asked into requests of the cluster wire and the answers into JSON; what
+//! they come to is decided where the edges' requests are. A back end speaks for the app of its key and
+//! for no other. The OpenAPI document is made from the handlers and served at `/openapi.json`. It
+//! refuses to hold any state, and to know shards and leaders.
+
+#![expect(unused_qualifications, reason = "utoipa's macro writes them")]
+
+mod answers;
+mod caller;
+mod channels;
+mod error;
+mod groups;
+mod input;
+mod key;
+mod limits;
+mod members;
+mod messages;
+mod openapi;
+mod serve;
+mod users;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::routing::get;
+use futures_util::future::BoxFuture;
+use throng_protocol::cluster::{Answer, Refusal, Reply, Request};
+use throng_protocol::code::Code;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use key::Key;
+pub use serve::serve;
+
+use crate::error::ApiError;
+
+/// Who carries requests out: a core node, wherever the leader of the shard is.
+pub trait Cluster: fmt::Debug + Send + Sync + 'static {
+    /// Carries a request out.
+    fn ask(&self, request: Request) -> BoxFuture<'_, Answer>;
+}
+
+/// What every handler has.
+#[derive(Debug, Clone)]
+struct Api {
+    cluster: Arc<dyn Cluster>,
+}
+
+impl Api {
+    async fn ask(&self, request: Request) -> Result<Reply, ApiError> {
+        Ok(self.cluster.ask(request).await?)
+    }
+}
+
+/// For a reply that cannot be the answer to what was asked.
+fn unexpected(reply: &Reply) -> ApiError {
+    tracing::error!(?reply, "a request was answered with the reply to another");
+    ApiError::from(Refusal::Code {
+        code: Code::Internal,
+        text: "the cluster gave another kind of reply".to_owned(),
+    })
+}
+
+/// Now, Unix seconds.
+fn now_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+/// All paths, and the document that says what they are.
+pub fn router(cluster: Arc<dyn Cluster>) -> Router {
+    let (router, document) = OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(groups::put_group, groups::get_group))
+        .routes(routes!(channels::list_channels))
+        .routes(routes!(channels::put_channel))
+        .routes(routes!(members::list_members, members::add_members))
+        .routes(routes!(members::remove_member))
+        .routes(routes!(members::mute_member, members::unmute_member))
+        .routes(routes!(messages::list_messages, messages::send_message))
+        .routes(routes!(users::make_token))
+        .split_for_parts();
+    let document = openapi::rendered(&document);
+    router
+        .route("/openapi.json", get(async move || document.clone()))
+        .fallback(async || ApiError::no_such_path())
+        .method_not_allowed_fallback(async || ApiError::no_such_method())
+        .with_state(Api { cluster })
+}

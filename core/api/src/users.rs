@@ -1,0 +1,97 @@
+//! Users: tokens their clients authenticate with.
+
+use axum::Json;
+use axum::extract::State;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde::{Deserialize, Serialize};
+use throng_protocol::cluster::{AppKey, Reply, Request, TokenAlgorithm};
+use throng_protocol::code::Code;
+use throng_protocol::ids::UserId;
+use utoipa::ToSchema;
+
+use crate::caller::Caller;
+use crate::error::{ApiError, ErrorBody};
+use crate::input::{Input, Names};
+use crate::limits::{TOKEN_SECONDS, TOKEN_SECONDS_MAX};
+use crate::{Api, now_s, unexpected};
+
+/// A token to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// How long it is good, 1 to 86,400 seconds (a day); an hour if not given.
+    #[schema(example = 3600)]
+    seconds: Option<u64>,
+}
+
+/// A token.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Token {
+    /// What the user's client authenticates with.
+    token: String,
+    /// When it ends, Unix seconds.
+    expires_s: u64,
+}
+
+/// What a token says (SPEC.md, 3).
+#[derive(Serialize)]
+struct Claims<'a> {
+    app: &'a str,
+    sub: &'a str,
+    iat: u64,
+    exp: u64,
+}
+
+/// Make a token for a user
+///
+/// Signed with the last of the app's token keys. A back end that has such a key can sign tokens itself.
+#[utoipa::path(
+    post,
+    path = "/v1/users/{user}/token",
+    tag = "users",
+    params(("user" = String, Path, description = "The user, known before or not")),
+    request_body = NewToken,
+    responses(
+        (status = OK, body = Token),
+        (status = FORBIDDEN, description = "The app has no token key", body = ErrorBody),
+    ),
+)]
+pub async fn make_token(
+    State(api): State<Api>,
+    caller: Caller,
+    Names(user): Names<UserId>,
+    Input(new): Input<NewToken>,
+) -> Result<Json<Token>, ApiError> {
+    let seconds = new.seconds.unwrap_or(TOKEN_SECONDS);
+    if !(1..=TOKEN_SECONDS_MAX).contains(&seconds) {
+        let text = format!("a token is good for 1 to {TOKEN_SECONDS_MAX} seconds");
+        return Err(ApiError::invalid(text));
+    }
+    let app = caller.app;
+    let keys = match api.ask(Request::App { app: app.clone() }).await? {
+        Reply::App(keys) => keys.unwrap_or_default(),
+        other => return Err(unexpected(&other)),
+    };
+    let signs = |key: &&AppKey| key.algorithm == TokenAlgorithm::Hs256;
+    let key = keys
+        .iter()
+        .rfind(signs)
+        .ok_or_else(|| ApiError::new(Code::Forbidden, format!("app {app} has no key that signs tokens")))?;
+    let iat = now_s();
+    let claims = Claims {
+        app: app.as_str(),
+        sub: user.as_str(),
+        iat,
+        exp: iat + seconds,
+    };
+    let header = Header {
+        kid: Some(key.kid.clone()),
+        ..Header::new(Algorithm::HS256)
+    };
+    let signed = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(&key.material));
+    let token = signed.map_err(|error| ApiError::new(Code::Internal, error.to_string()))?;
+    Ok(Json(Token {
+        token,
+        expires_s: claims.exp,
+    }))
+}
