@@ -29,6 +29,7 @@ fn permitted(peer: PeerId, request: &Request) -> bool {
         Request::Map
         | Request::App { .. }
         | Request::User { .. }
+        | Request::KnownUser { .. }
         | Request::CreateGroup { .. }
         | Request::Join { .. }
         | Request::Leave { .. }
@@ -45,8 +46,7 @@ fn permitted(peer: PeerId, request: &Request) -> bool {
         | Request::Members { .. }
         | Request::Channels { .. }
         | Request::JoinAll { .. }
-        | Request::ApiKeys { .. }
-        | Request::KnownUser { .. } => !matches!(peer, PeerId::Edge(_)),
+        | Request::ApiKeys { .. } => !matches!(peer, PeerId::Edge(_)),
     }
 }
 

@@ -97,6 +97,33 @@ impl Directory {
         Ok(number)
     }
 
+    /// A user's number, if there is one: a name that nobody has gets none by being asked for.
+    pub async fn known_user(
+        &self,
+        app: &AppId,
+        user: &UserId,
+        by: Deadline,
+    ) -> Result<Option<UserNumber>, Refused> {
+        let key = (app.clone(), user.clone());
+        if let Some(number) = self.users.get(&key) {
+            return Ok(Some(number));
+        }
+        let request = Request::KnownUser {
+            app: app.clone(),
+            user: user.clone(),
+        };
+        let placed = PlacementKey::Directory(app, user);
+        match self.upstream.call_key(placed, &request, by).await? {
+            Reply::KnownUser(number) => {
+                if let Some(number) = number {
+                    self.users.insert(key, number);
+                }
+                Ok(number)
+            }
+            other => Err(Refused::unexpected(&other)),
+        }
+    }
+
     /// A grant of a member, held or fresh.
     pub async fn grant(&self, who: &Identity, group: &GroupId, by: Deadline) -> Result<Granted, Refused> {
         let key = (who.app.clone(), group.clone(), who.number);

@@ -406,7 +406,7 @@ pub enum Request {
         /// The app.
         app: AppId,
     },
-    /// A user's number, if one was issued. Linearizable; not from edges.
+    /// A user's number, if one was issued. Linearizable.
     KnownUser {
         /// The app.
         app: AppId,

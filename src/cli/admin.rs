@@ -224,12 +224,13 @@ impl Admin {
             GroupId::new(group).map_err(|error| name("group", &error))?,
         );
         let user = UserId::new(user).map_err(|error| name("user", &error))?;
-        let request = Request::User {
+        let request = Request::KnownUser {
             app: app.clone(),
             user: user.clone(),
         };
         match self.ask(request).await? {
-            Reply::User(number) => Ok((app, group, user, number)),
+            // A number that is never issued stands for a name that nobody has.
+            Reply::KnownUser(number) => Ok((app, group, user, number.unwrap_or_default())),
             other => Err(surprise(&other)),
         }
     }

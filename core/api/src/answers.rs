@@ -52,7 +52,7 @@ pub async fn number(api: &Api, app: &AppId, user: &UserId) -> Result<UserNumber,
     }
 }
 
-/// The number of a user who must be known to be a member: a mistyped name does not make a user.
+/// The number of a user who must be a member: a mistyped name does not make a user.
 pub async fn known_number(
     api: &Api,
     app: &AppId,

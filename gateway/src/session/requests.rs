@@ -357,12 +357,14 @@ impl Requests {
         self.fence(request, &group, number, &asked, by).await
     }
 
-    /// The number of the user a right is taken from. A number is issued to a name that has none, so
-    /// only members may ask.
+    /// The number of the user a right is taken from. A name that has none stands for nobody, by a number that
+    /// is never issued: management refuses it as anybody who is no member.
     async fn target(&self, group: &GroupId, user: &UserId, by: Deadline) -> Result<UserNumber, Refused> {
         let directory = &self.shared.directory;
+        // Who has which name is told to members only.
         directory.grant(&self.member.who, group, by).await?;
-        directory.user(&self.member.who.app, user, by).await
+        let known = directory.known_user(&self.member.who.app, user, by).await?;
+        Ok(known.unwrap_or_default())
     }
 
     async fn fence(

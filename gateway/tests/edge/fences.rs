@@ -84,6 +84,18 @@ fn code(message: &Message) -> u16 {
 }
 
 #[tokio::test]
+async fn a_name_that_nobody_has_is_no_member_and_gets_no_number_by_that() {
+    let edge = Edge::start().await;
+    let mut ann = Client::open(&edge, "ann").await;
+    let mut bob = Client::open(&edge, "bob").await;
+    assert_eq!(code(&kick(&mut ann, "bbo").await), 302);
+    assert_eq!(code(&mute(&mut ann, "bbo", DONE).await), 302);
+    assert_eq!(code(&kick(&mut bob, "bbo").await), 303, "bob may kick nobody");
+    assert_eq!(edge.core.known(&user("bbo")), None);
+    assert!(edge.core.known(&user("bob")).is_some());
+}
+
+#[tokio::test]
 async fn a_kicked_user_gets_everything_before_the_fence_then_the_end_and_nothing_behind_it() {
     let edge = Edge::start().await;
     let mut ann = Client::open(&edge, "ann").await;
@@ -333,6 +345,7 @@ async fn who_may_not_kick_or_mute_is_told_and_nothing_changes() {
 async fn channels_in_which_a_kick_does_not_hold_yet_are_named() {
     let edge = Edge::start().await;
     let mut ann = Client::open(&edge, "ann").await;
+    let _bob = Client::open(&edge, "bob").await;
     edge.core.pending.lock().extend([channel(3), channel(4)]);
     let Message::Fenced(fenced) = kick(&mut ann, "bob").await else {
         panic!("not fenced")

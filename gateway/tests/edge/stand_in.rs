@@ -191,6 +191,7 @@ impl State {
                 })))
             }
             Request::User { user, .. } => Ok(Reply::User(self.number_of(&user))),
+            Request::KnownUser { user, .. } => Ok(Reply::KnownUser(self.known(&user))),
             Request::Grant { app, group, user, .. } => self.grant(&app, &group, &user),
             Request::Channel { app, group, channel } => match number(&channel) {
                 Some(number) => Ok(Reply::Channel(ChannelInfo {
@@ -313,6 +314,11 @@ impl State {
         events
     }
 
+    /// A user's number, if there is one.
+    pub fn known(&self, user: &UserId) -> Option<UserNumber> {
+        self.users.lock().get(user).copied()
+    }
+
     fn number_of(&self, user: &UserId) -> UserNumber {
         let mut users = self.users.lock();
         let next = UserNumber(users.len() as u64 + 1);
@@ -342,11 +348,16 @@ impl State {
         kind: FenceKind,
         until_ms: u64,
     ) -> Answer {
-        assert_eq!(self.number_of(user), number, "the edge knows the user's number");
+        let known = self.known(user);
+        assert_eq!(
+            known.unwrap_or_default(),
+            number,
+            "the edge knows the user's number"
+        );
         if by.is_some_and(|by| by != self.number_of(&UserId::new(CREATOR).unwrap())) {
             return Err(no(Code::Forbidden));
         }
-        if self.strangers.lock().contains(user) {
+        if known.is_none() || self.strangers.lock().contains(user) {
             return Err(no(Code::NotMember));
         }
         let version = if kind == FenceKind::Mute {

@@ -250,6 +250,18 @@ fn message_commands() -> Vec<Command> {
     commands.into_iter().map(Command::Message).collect()
 }
 
+fn kick(by: Option<UserNumber>, since: Option<u64>) -> ManagementCommand {
+    ManagementCommand::Kick {
+        app: app(),
+        group: group(),
+        user: bob(),
+        number: UserNumber(2),
+        by,
+        since,
+        proposed_ms: NOW_MS,
+    }
+}
+
 fn commands() -> Vec<Command> {
     let (number, shard) = (UserNumber(1), ShardId(3));
     let commands = [
@@ -291,15 +303,7 @@ fn commands() -> Vec<Command> {
             by: Some(number),
             proposed_ms: NOW_MS,
         },
-        ManagementCommand::Kick {
-            app: app(),
-            group: group(),
-            user: bob(),
-            number: UserNumber(2),
-            by: None,
-            since: None,
-            proposed_ms: NOW_MS,
-        },
+        kick(None, None),
         ManagementCommand::Leave {
             app: app(),
             group: group(),
@@ -311,15 +315,7 @@ fn commands() -> Vec<Command> {
             group: group(),
             members: vec![(user(), number), (bob(), UserNumber(2))],
         },
-        ManagementCommand::Kick {
-            app: app(),
-            group: group(),
-            user: bob(),
-            number: UserNumber(2),
-            by: Some(number),
-            since: Some(3),
-            proposed_ms: NOW_MS,
-        },
+        kick(Some(number), Some(3)),
     ];
     commands.into_iter().map(Command::Management).collect()
 }
