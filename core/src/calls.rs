@@ -76,7 +76,8 @@ fn shard_for(core: &Core, request: &Request) -> Result<ShardId, Refusal> {
         Request::Append { shard, .. } | Request::Page { shard, .. } => Ok(*shard),
         Request::App { .. } | Request::ApiKeys { .. } | Request::Map => Ok(META_SHARD),
         Request::PutApp { .. }
-        | Request::PutApiKeys { .. }
+        | Request::AddApiKey { .. }
+        | Request::RemoveApiKey { .. }
         | Request::Status
         | Request::Deliver { .. }
         | Request::LeaseNumbers { .. }
@@ -135,7 +136,11 @@ async fn attempt(core: &Core, caller: Caller, node: NodeId, request: &Request) -
     }
     match core.peers().ask(node, request, caller.attempt_timeout()).await {
         Ok(answer) => answer,
-        Err(error) => Err(unreachable(node, &error.to_string())),
+        Err(error) => Err(match caller {
+            Caller::Node => unreachable(node, &error.to_string()),
+            // Where nodes are is no business of an app.
+            Caller::BackEnd => unreachable(node, "no answer"),
+        }),
     }
 }
 

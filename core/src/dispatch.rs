@@ -15,6 +15,7 @@ use throng_protocol::cluster::{Answer, PeerId, Refusal, Reply, Request};
 use throng_protocol::code::Code;
 
 use throng_protocol::limits::PAGE_BYTES_TARGET;
+use throng_state::command::MetaCommand;
 use throng_state::query::PageWanted;
 
 use crate::core::Core;
@@ -22,7 +23,10 @@ use crate::core::Core;
 /// Who may ask what.
 fn permitted(peer: PeerId, request: &Request) -> bool {
     match request {
-        Request::PutApp { .. } | Request::PutApiKeys { .. } | Request::Status => peer == PeerId::Admin,
+        Request::PutApp { .. }
+        | Request::AddApiKey { .. }
+        | Request::RemoveApiKey { .. }
+        | Request::Status => peer == PeerId::Admin,
         Request::Deliver { .. } | Request::LeaseNumbers { .. } | Request::Clock => {
             matches!(peer, PeerId::Core(_))
         }
@@ -65,7 +69,7 @@ async fn carry_out(core: &Core, request: Request) -> Answer {
     match request {
         Request::Map => meta::map(core),
         Request::App { app } => meta::app(core, &app).await,
-        Request::PutApp { app, keys } => meta::put_app(core, app, keys).await,
+        Request::PutApp { app, keys } => meta::change(core, MetaCommand::PutApp { app, keys }).await,
         Request::User { app, user } => numbers::user(core, app, user).await,
         Request::Append { shard, append } => message::append(core, shard, append).await,
         Request::Page {
@@ -97,8 +101,11 @@ async fn carry_out(core: &Core, request: Request) -> Answer {
         | Request::Members { .. }
         | Request::Channels { .. }) => management::carry_out(core, request).await,
         request @ (Request::Kick { .. } | Request::Mute { .. }) => fences::take(core, request).await,
-        Request::PutApiKeys { app, keys } => meta::put_api_keys(core, app, keys).await,
-        Request::ApiKeys { app } => meta::api_keys(core, &app),
+        Request::AddApiKey { app, key } => meta::change(core, MetaCommand::AddApiKey { app, key }).await,
+        Request::RemoveApiKey { app, kid } => {
+            meta::change(core, MetaCommand::RemoveApiKey { app, kid }).await
+        }
+        Request::ApiKeys { app } => meta::api_keys(core, &app).await,
         Request::KnownUser { app, user } => numbers::known(core, &app, &user).await,
         Request::Status => Ok(Reply::Status(status::status(core))),
         Request::Clock => Ok(Reply::Clock(core.now_ms())),
@@ -165,9 +172,9 @@ mod tests {
             channel: ChannelId::new("channel").unwrap(),
             by,
         };
-        let keys = Request::PutApiKeys {
+        let keys = Request::RemoveApiKey {
             app: app.clone(),
-            keys: Vec::new(),
+            kid: "one".to_owned(),
         };
         let members = Request::Members {
             app: app.clone(),

@@ -356,12 +356,19 @@ pub enum Request {
         /// The member who asks, the group's creator; `None` for the app itself, not from edges.
         by: Option<UserNumber>,
     },
-    /// Replaces the keys that an app's back ends use the Server API with. Admin only.
-    PutApiKeys {
+    /// Adds a key that a back end of an app uses the Server API with. Idempotent. Admin only.
+    AddApiKey {
         /// The app.
         app: AppId,
-        /// Its keys; none lock all back ends out.
-        keys: Vec<ApiKey>,
+        /// The key.
+        key: ApiKey,
+    },
+    /// Removes such a key. Idempotent. Admin only.
+    RemoveApiKey {
+        /// The app.
+        app: AppId,
+        /// Its id.
+        kid: String,
     },
     /// What a group is. Linearizable; not from edges.
     Group {
@@ -401,7 +408,7 @@ pub enum Request {
         /// The users with their numbers, at most [`MEMBERS_PAGE_MAX`].
         members: Vec<(UserId, UserNumber)>,
     },
-    /// An app's keys of the Server API. Not from edges.
+    /// An app's keys of the Server API. Linearizable; not from edges.
     ApiKeys {
         /// The app.
         app: AppId,

@@ -70,16 +70,11 @@ impl Admin {
             algorithm: TokenAlgorithm::Hs256,
             material: Bytes::copy_from_slice(secret),
         };
-        match self
-            .ask(Request::PutApp {
-                app: app_id(app)?,
-                keys: vec![key],
-            })
-            .await?
-        {
-            Reply::Done => Ok(()),
-            other => Err(surprise(&other)),
-        }
+        self.only_done(Request::PutApp {
+            app: app_id(app)?,
+            keys: vec![key],
+        })
+        .await
     }
 
     /// An app's keys of the Server API, without their secrets.
@@ -90,24 +85,23 @@ impl Admin {
         }
     }
 
-    /// Replaces an app's keys of the Server API.
-    pub async fn put_api_keys(&self, app: &str, keys: Vec<ApiKey>) -> Result<(), Failure> {
+    /// Adds a key of the Server API.
+    pub async fn add_api_key(&self, app: &str, key: ApiKey) -> Result<(), Failure> {
         let app = app_id(app)?;
-        match self.ask(Request::PutApiKeys { app, keys }).await? {
+        self.only_done(Request::AddApiKey { app, key }).await
+    }
+
+    /// Removes a key of the Server API.
+    pub async fn remove_api_key(&self, app: &str, kid: &str) -> Result<(), Failure> {
+        let (app, kid) = (app_id(app)?, kid.to_owned());
+        self.only_done(Request::RemoveApiKey { app, kid }).await
+    }
+
+    async fn only_done(&self, request: Request) -> Result<(), Failure> {
+        match self.ask(request).await? {
             Reply::Done => Ok(()),
             other => Err(surprise(&other)),
         }
-    }
-
-    /// Adds a key of the Server API, in place of one with the same id.
-    pub async fn put_api_key(&self, app: &str, key: ApiKey) -> Result<(), Failure> {
-        let mut keys = self.api_keys(app).await?;
-        if keys.contains(&key) {
-            return Ok(());
-        }
-        keys.retain(|other| other.kid != key.kid);
-        keys.push(key);
-        self.put_api_keys(app, keys).await
     }
 
     /// A channel by its name.

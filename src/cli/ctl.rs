@@ -118,11 +118,11 @@ async fn api_key(command: ApiKeyCommand) -> Result<Exit, Failure> {
     | ApiKeyCommand::List { cluster }) = &command;
     let file = ClusterFile::read(cluster)?;
     let admin = Admin::connect(&file).await?;
-    let mut keys = admin.api_keys(&file.app_id).await?;
-    let known = |id: &str| keys.iter().position(|key| key.kid == id);
+    let keys = admin.api_keys(&file.app_id).await?;
+    let known = |id: &str| keys.iter().any(|key| key.kid == id);
     match &command {
         ApiKeyCommand::Add { id, .. } => {
-            if known(id).is_some() {
+            if known(id) {
                 return Err(Failure::usage(
                     format!("the app has a key {id:?}"),
                     "the id",
@@ -130,20 +130,18 @@ async fn api_key(command: ApiKeyCommand) -> Result<Exit, Failure> {
                 ));
             }
             let key = server_api::new_key(&file.app_id, id)?;
-            keys.push(key.kept());
-            admin.put_api_keys(&file.app_id, keys).await?;
+            admin.add_api_key(&file.app_id, key.kept()).await?;
             tell::say(key.reveal());
         }
         ApiKeyCommand::Remove { id, .. } => {
-            let place = known(id).ok_or_else(|| {
-                Failure::usage(
+            if !known(id) {
+                return Err(Failure::usage(
                     format!("the app has no key {id:?}"),
                     "the id",
                     "`throng ctl api-key list` shows them",
-                )
-            })?;
-            keys.remove(place);
-            admin.put_api_keys(&file.app_id, keys).await?;
+                ));
+            }
+            admin.remove_api_key(&file.app_id, id).await?;
         }
         ApiKeyCommand::List { .. } => keys.iter().for_each(|key| tell::say(&key.kid)),
     }

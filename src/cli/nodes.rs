@@ -97,11 +97,13 @@ pub async fn core(args: NodeArgs) -> Result<Exit, Failure> {
         () = node.wait() => {}
     }
     let drained = async {
-        // Back ends first: what they have asked for needs the node.
-        if let Some(serving) = back_ends {
-            serving.stop().await;
-        }
-        node.drain(args.drain()).await;
+        // Together: what back ends have asked for the node still answers, and a slow one holds nothing up.
+        let served = async {
+            if let Some(serving) = back_ends {
+                serving.stop().await;
+            }
+        };
+        tokio::join!(served, node.drain(args.drain()));
     };
     tokio::select! {
         () = drained => {}

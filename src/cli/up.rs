@@ -137,8 +137,10 @@ impl System {
                 self.file.app_secret.as_bytes(),
             )
             .await?;
-        if let Some(key) = self.file.api_key.as_deref().and_then(Key::parse) {
-            admin.put_api_key(&self.file.app_id, key.kept()).await?;
+        let key = self.file.api_key.as_deref().and_then(Key::parse);
+        if let Some(key) = key.filter(|_| !held.layout.api_key_given) {
+            admin.add_api_key(&self.file.app_id, key.kept()).await?;
+            layout::key_is_given(held)?;
         }
         self.file.write(&held.dir)?;
         self.announce(&held.dir);

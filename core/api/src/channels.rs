@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::caller::Caller;
 use crate::error::{ApiError, ErrorBody};
-use crate::input::{Names, Parameters};
+use crate::input::{Names, Parameters, limit};
 use crate::{Api, unexpected};
 
 /// A channel.
@@ -35,7 +35,7 @@ impl From<ChannelInfo> for Channel {
 pub struct Channels {
     /// Channels in the order of their names.
     channels: Vec<Channel>,
-    /// `after` of the next page; none behind the last one.
+    /// `after` of the next page, which may be empty; none when this one is not full.
     next: Option<String>,
 }
 
@@ -47,7 +47,8 @@ pub struct ChannelsAfter {
     /// The `next` of the page before.
     #[param(value_type = Option<String>)]
     after: Option<ChannelId>,
-    /// Most channels, 1 to 500; 500 if not given.
+    /// Most channels; 500 if not given.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<u32>,
 }
 
@@ -63,7 +64,7 @@ pub struct ChannelsAfter {
         ("channel" = String, Path, description = "Its name, 1 to 64 bytes"),
     ),
     responses(
-        (status = OK, body = Channel),
+        (status = OK, description = "The channel", body = Channel),
         (status = NOT_FOUND, description = "There is no such group", body = ErrorBody),
         (status = FORBIDDEN, description = "The group has 10,000 channels", body = ErrorBody),
     ),
@@ -92,7 +93,7 @@ pub async fn put_channel(
     tag = "channels",
     params(("group" = String, Path, description = "The group"), ChannelsAfter),
     responses(
-        (status = OK, body = Channels),
+        (status = OK, description = "A page of channels", body = Channels),
         (status = NOT_FOUND, description = "There is no such group", body = ErrorBody),
     ),
 )]
@@ -102,10 +103,7 @@ pub async fn list_channels(
     Names(group): Names<GroupId>,
     Parameters(page): Parameters<ChannelsAfter>,
 ) -> Result<Json<Channels>, ApiError> {
-    let limit = page
-        .limit
-        .unwrap_or(CHANNELS_PAGE_MAX)
-        .clamp(1, CHANNELS_PAGE_MAX);
+    let limit = limit(page.limit, CHANNELS_PAGE_MAX, CHANNELS_PAGE_MAX)?;
     let request = Request::Channels {
         app: caller.app,
         group,

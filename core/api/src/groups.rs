@@ -18,7 +18,7 @@ use crate::{Api, unexpected};
 #[serde(deny_unknown_fields)]
 pub struct NewGroup {
     /// Who is its creator and first member, and may kick and mute members.
-    #[schema(value_type = String, example = "ann")]
+    #[schema(value_type = String, min_length = 1, max_length = 64, example = "ann")]
     creator: UserId,
 }
 
@@ -47,7 +47,7 @@ pub struct Group {
     params(("group" = String, Path, description = "Its name, 1 to 64 bytes")),
     request_body = NewGroup,
     responses(
-        (status = OK, body = Group),
+        (status = OK, description = "The group", body = Group),
         (status = CONFLICT, description = "Another user created it", body = ErrorBody),
     ),
 )]
@@ -77,7 +77,7 @@ pub async fn put_group(
     tag = "groups",
     params(("group" = String, Path, description = "Its name")),
     responses(
-        (status = OK, body = Group),
+        (status = OK, description = "The group", body = Group),
         (status = NOT_FOUND, description = "There is no such group", body = ErrorBody),
     ),
 )]

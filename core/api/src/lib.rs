@@ -18,10 +18,12 @@ mod error;
 mod groups;
 mod input;
 mod key;
+mod known_keys;
 mod limits;
 mod members;
 mod messages;
 mod openapi;
+mod patient;
 mod serve;
 mod users;
 
@@ -41,6 +43,7 @@ pub use key::Key;
 pub use serve::serve;
 
 use crate::error::ApiError;
+use crate::known_keys::KnownKeys;
 
 /// Who carries requests out: a core node, wherever the leader of the shard is.
 pub trait Cluster: fmt::Debug + Send + Sync + 'static {
@@ -52,6 +55,7 @@ pub trait Cluster: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug, Clone)]
 struct Api {
     cluster: Arc<dyn Cluster>,
+    keys: Arc<KnownKeys>,
 }
 
 impl Api {
@@ -69,12 +73,10 @@ fn unexpected(reply: &Reply) -> ApiError {
     })
 }
 
-/// Now, Unix seconds.
-fn now_s() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
+/// Now, Unix milliseconds.
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// All paths, and the document that says what they are.
@@ -94,5 +96,8 @@ pub fn router(cluster: Arc<dyn Cluster>) -> Router {
         .route("/openapi.json", get(async move || document.clone()))
         .fallback(async || ApiError::no_such_path())
         .method_not_allowed_fallback(async || ApiError::no_such_method())
-        .with_state(Api { cluster })
+        .with_state(Api {
+            cluster,
+            keys: Arc::default(),
+        })
 }

@@ -1,7 +1,5 @@
 //! Members of a group: who they are, who is let in, removed, muted.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use axum::Json;
 use axum::extract::State;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -13,16 +11,16 @@ use utoipa::{IntoParams, ToSchema};
 use crate::answers::{Fenced, fenced, known_number, number};
 use crate::caller::Caller;
 use crate::error::{ApiError, ErrorBody};
-use crate::input::{Input, Names, Parameters};
+use crate::input::{Input, Names, Parameters, limit};
 use crate::limits::{LOOKUPS_AT_ONCE, MUTE_SECONDS_MAX};
-use crate::{Api, unexpected};
+use crate::{Api, now_ms, unexpected};
 
 /// Users to be let in.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewMembers {
     /// Their names, at most 500.
-    #[schema(value_type = Vec<String>, example = json!(["bob", "eve"]))]
+    #[schema(value_type = Vec<String>, max_items = 500, example = json!(["bob", "eve"]))]
     users: Vec<UserId>,
 }
 
@@ -44,12 +42,12 @@ pub struct Member {
     muted_until_ms: Option<u64>,
 }
 
-impl From<MemberInfo> for Member {
-    fn from(info: MemberInfo) -> Self {
+impl Member {
+    fn at(now_ms: u64, info: MemberInfo) -> Self {
         Self {
             user: info.user.to_string(),
             since: info.since,
-            muted_until_ms: (info.muted_until > 0).then_some(info.muted_until),
+            muted_until_ms: (info.muted_until > now_ms).then_some(info.muted_until),
         }
     }
 }
@@ -59,7 +57,7 @@ impl From<MemberInfo> for Member {
 pub struct Members {
     /// Members in the order in which their users became known.
     members: Vec<Member>,
-    /// `after` of the next page; none behind the last one.
+    /// `after` of the next page, which may be empty; none when this one is not full.
     next: Option<String>,
 }
 
@@ -71,7 +69,8 @@ pub struct MembersAfter {
     /// The `next` of the page before.
     #[param(value_type = Option<String>)]
     after: Option<u64>,
-    /// Most members, 1 to 500; 500 if not given.
+    /// Most members; 500 if not given.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<u32>,
 }
 
@@ -89,7 +88,7 @@ pub struct Meant {
 #[serde(deny_unknown_fields)]
 pub struct Mute {
     /// Seconds from now, 1 to 315,360,000 (ten years).
-    #[schema(example = 3600)]
+    #[schema(minimum = 1, maximum = 315_360_000, example = 3600)]
     seconds: u64,
 }
 
@@ -104,7 +103,7 @@ pub struct Mute {
     params(("group" = String, Path, description = "The group")),
     request_body = NewMembers,
     responses(
-        (status = OK, body = Joined),
+        (status = OK, description = "They are members", body = Joined),
         (status = NOT_FOUND, description = "There is no such group", body = ErrorBody),
     ),
 )]
@@ -122,6 +121,15 @@ pub async fn add_members(
         return Err(ApiError::invalid(text));
     }
     let (api, app) = (&api, &caller.app);
+    // First: users are not made known for a group that does not exist.
+    let group_there = Request::Group {
+        app: app.clone(),
+        group: group.clone(),
+    };
+    match api.ask(group_there).await? {
+        Reply::Group(_) => {}
+        other => return Err(unexpected(&other)),
+    }
     let numbered = new.users.into_iter().map(|user| async move {
         let number = number(api, app, &user).await?;
         Ok::<_, ApiError>((user, number))
@@ -148,7 +156,7 @@ pub async fn add_members(
     tag = "members",
     params(("group" = String, Path, description = "The group"), MembersAfter),
     responses(
-        (status = OK, body = Members),
+        (status = OK, description = "A page of members", body = Members),
         (status = NOT_FOUND, description = "There is no such group", body = ErrorBody),
     ),
 )]
@@ -158,7 +166,7 @@ pub async fn list_members(
     Names(group): Names<GroupId>,
     Parameters(page): Parameters<MembersAfter>,
 ) -> Result<Json<Members>, ApiError> {
-    let limit = page.limit.unwrap_or(MEMBERS_PAGE_MAX).clamp(1, MEMBERS_PAGE_MAX);
+    let limit = limit(page.limit, MEMBERS_PAGE_MAX, MEMBERS_PAGE_MAX)?;
     let request = Request::Members {
         app: caller.app,
         group,
@@ -172,7 +180,8 @@ pub async fn list_members(
     let next = (found.len() == limit as usize)
         .then(|| found.last().map(|member| member.number.to_string()))
         .flatten();
-    let members = found.into_iter().map(Member::from).collect();
+    let now_ms = now_ms();
+    let members = found.into_iter().map(|info| Member::at(now_ms, info)).collect();
     Ok(Json(Members { members, next }))
 }
 
@@ -190,7 +199,8 @@ pub async fn list_members(
         Meant,
     ),
     responses(
-        (status = OK, body = Fenced),
+        (status = OK, description = "It is done, or in which channels not yet", body = Fenced),
+        (status = FORBIDDEN, description = "The member is the group's creator", body = ErrorBody),
         (status = NOT_FOUND, description = "There is no such group or member", body = ErrorBody),
     ),
 )]
@@ -223,7 +233,8 @@ pub async fn remove_member(
     ),
     request_body = Mute,
     responses(
-        (status = OK, body = Fenced),
+        (status = OK, description = "It is done, or in which channels not yet", body = Fenced),
+        (status = FORBIDDEN, description = "The member is the group's creator", body = ErrorBody),
         (status = NOT_FOUND, description = "There is no such group or member", body = ErrorBody),
     ),
 )]
@@ -237,9 +248,7 @@ pub async fn mute_member(
         let text = format!("a mute is for 1 to {MUTE_SECONDS_MAX} seconds; DELETE ends it");
         return Err(ApiError::invalid(text));
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let until = now + Duration::from_secs(mute.seconds);
-    let until_ms = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+    let until_ms = now_ms() + mute.seconds * 1_000;
     muted(&api, caller, group, user, until_ms).await
 }
 
@@ -253,7 +262,8 @@ pub async fn mute_member(
         ("user" = String, Path, description = "The member"),
     ),
     responses(
-        (status = OK, body = Fenced),
+        (status = OK, description = "It is done, or in which channels not yet", body = Fenced),
+        (status = FORBIDDEN, description = "The member is the group's creator", body = ErrorBody),
         (status = NOT_FOUND, description = "There is no such group or member", body = ErrorBody),
     ),
 )]

@@ -16,8 +16,8 @@ use utoipa::{IntoParams, ToSchema};
 use crate::answers::known_number;
 use crate::caller::Caller;
 use crate::error::{ApiError, ErrorBody};
-use crate::input::{Input, Names, Parameters};
-use crate::{Api, now_s, unexpected};
+use crate::input::{Input, Names, Parameters, limit};
+use crate::{Api, now_ms, unexpected};
 
 /// The header of a request that may be asked again without being carried out twice.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -105,7 +105,8 @@ pub struct Wanted {
     after: Option<u64>,
     /// Those before this place. With neither, the newest.
     before: Option<u64>,
-    /// Most messages, 1 to 300; 100 if not given. A page of large messages is shorter.
+    /// Most messages; 100 if not given. A page of large messages is shorter.
+    #[param(minimum = 1, maximum = 300)]
     limit: Option<u32>,
 }
 
@@ -124,7 +125,7 @@ pub struct Wanted {
     ),
     request_body = NewMessage,
     responses(
-        (status = OK, body = Sent),
+        (status = OK, description = "It is stored", body = Sent),
         (status = NOT_FOUND, description = "There is no such group, channel or member", body = ErrorBody),
         (status = FORBIDDEN, description = "The sender is muted", body = ErrorBody),
         (status = CONFLICT, description = "Another message had the same idempotency key", body = ErrorBody),
@@ -148,7 +149,7 @@ pub async fn send_message(
             channel: info.number,
             grant,
             client_message_id,
-            first_attempt_ms: now_s() * 1_000,
+            first_attempt_ms: now_ms(),
             body,
         },
     };
@@ -179,7 +180,7 @@ pub async fn send_message(
         Wanted,
     ),
     responses(
-        (status = OK, body = Messages),
+        (status = OK, description = "A page of messages", body = Messages),
         (status = NOT_FOUND, description = "There is no such group or channel", body = ErrorBody),
     ),
 )]
@@ -200,10 +201,7 @@ pub async fn list_messages(
         channel: info.number,
         anchor: Anchor::Seq(Seq(anchor)),
         direction,
-        limit: wanted
-            .limit
-            .unwrap_or(PAGE_ENTRIES_DEFAULT)
-            .clamp(1, PAGE_ENTRIES_MAX),
+        limit: limit(wanted.limit, PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX)?,
         grant: None,
         fences: false,
     };

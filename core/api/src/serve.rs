@@ -19,8 +19,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::error::ApiError;
 use crate::limits::{
-    CONNECTIONS_MAX, GOODBYE, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, REQUEST_TIMEOUT, RETRY_AFTER_S,
+    BUFFER_BYTES, CONNECTIONS_MAX, GOODBYE, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, REQUEST_TIMEOUT, RETRY_AFTER_S,
+    WRITE_TIMEOUT,
 };
+use crate::patient::Patient;
 use crate::{Cluster, router};
 
 /// Serves a port until `stop`, and then what is under way for a moment.
@@ -34,6 +36,8 @@ pub async fn serve(port: TcpPort, cluster: Arc<dyn Cluster>, stop: CancellationT
             drop(place);
         });
     }
+    // New connections are refused from here on, not left to wait.
+    drop(port);
     connections.close();
     let _ = timeout(GOODBYE, connections.wait()).await;
 }
@@ -70,13 +74,18 @@ async fn next(
 
 async fn connection(handshake: TcpHandshake, router: Router, stop: CancellationToken) {
     let from = handshake.remote_address();
-    let link = match timeout(HANDSHAKE_TIMEOUT, handshake.finish()).await {
-        Ok(Ok(link)) => link,
+    let finished = tokio::select! {
+        finished = timeout(HANDSHAKE_TIMEOUT, handshake.finish()) => finished,
+        () = stop.cancelled() => return,
+    };
+    let link = match finished {
+        Ok(Ok(link)) => Patient::new(link, WRITE_TIMEOUT),
         Ok(Err(error)) => return tracing::debug!(%from, %error, "a handshake of the Server API failed"),
         Err(_) => return tracing::debug!(%from, "a handshake of the Server API took too long"),
     };
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
+        .max_buf_size(BUFFER_BYTES)
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(link), TowerToHyperService::new(router));
     let mut served = std::pin::pin!(served);

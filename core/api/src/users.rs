@@ -13,14 +13,14 @@ use crate::caller::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::input::{Input, Names};
 use crate::limits::{TOKEN_SECONDS, TOKEN_SECONDS_MAX};
-use crate::{Api, now_s, unexpected};
+use crate::{Api, now_ms, unexpected};
 
 /// A token to be made.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
     /// How long it is good, 1 to 86,400 seconds (a day); an hour if not given.
-    #[schema(example = 3600)]
+    #[schema(minimum = 1, maximum = 86_400, example = 3600)]
     seconds: Option<u64>,
 }
 
@@ -52,7 +52,7 @@ struct Claims<'a> {
     params(("user" = String, Path, description = "The user, known before or not")),
     request_body = NewToken,
     responses(
-        (status = OK, body = Token),
+        (status = OK, description = "The token", body = Token),
         (status = FORBIDDEN, description = "The app has no token key", body = ErrorBody),
     ),
 )]
@@ -77,7 +77,7 @@ pub async fn make_token(
         .iter()
         .rfind(signs)
         .ok_or_else(|| ApiError::new(Code::Forbidden, format!("app {app} has no key that signs tokens")))?;
-    let iat = now_s();
+    let iat = now_ms() / 1_000;
     let claims = Claims {
         app: app.as_str(),
         sub: user.as_str(),

@@ -1,6 +1,6 @@
 //! Requests to the meta shard: the map, apps, ranges of user numbers.
 
-use throng_protocol::cluster::{Answer, ApiKey, AppKey, Reply};
+use throng_protocol::cluster::{Answer, Reply};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{AppId, ShardId};
 use throng_protocol::placement::META_SHARD;
@@ -27,29 +27,16 @@ pub(super) async fn app(core: &Core, app: &AppId) -> Answer {
     Ok(Reply::App(meta.read(|view| query::app_keys(view, app))?))
 }
 
-/// Registers an app or replaces its keys.
-pub(super) async fn put_app(core: &Core, app: AppId, keys: Vec<AppKey>) -> Answer {
+/// An app's keys of the Server API.
+pub(super) async fn api_keys(core: &Core, app: &AppId) -> Answer {
     let meta = core.replica(META_SHARD)?;
-    match meta
-        .propose(Command::Meta(MetaCommand::PutApp { app, keys }))
-        .await?
-    {
-        StateReply::Done => Ok(Reply::Done),
-        other => Err(unexpected(&other)),
-    }
-}
-
-/// An app's keys of the Server API, as this replica knows them: a key that was put or left out holds or
-/// not everywhere within moments.
-pub(super) fn api_keys(core: &Core, app: &AppId) -> Answer {
-    let meta = core.replica(META_SHARD)?;
+    meta.linearize().await?;
     Ok(Reply::ApiKeys(meta.read(|view| query::api_keys(view, app))?))
 }
 
-/// Replaces an app's keys of the Server API.
-pub(super) async fn put_api_keys(core: &Core, app: AppId, keys: Vec<ApiKey>) -> Answer {
+/// Changes what is known of an app.
+pub(super) async fn change(core: &Core, command: MetaCommand) -> Answer {
     let meta = core.replica(META_SHARD)?;
-    let command = MetaCommand::PutApiKeys { app, keys };
     match meta.propose(Command::Meta(command)).await? {
         StateReply::Done => Ok(Reply::Done),
         other => Err(unexpected(&other)),

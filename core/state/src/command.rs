@@ -101,12 +101,19 @@ pub enum MetaCommand {
         /// The new map.
         map: ClusterMap,
     },
-    /// Replaces an app's keys of the Server API. Answer: `Done`.
-    PutApiKeys {
+    /// Adds a key to those an app uses the Server API with. Answer: `Done`.
+    AddApiKey {
         /// The app; must be registered.
         app: AppId,
-        /// Its keys; none lock all back ends out.
-        keys: Vec<ApiKey>,
+        /// The key.
+        key: ApiKey,
+    },
+    /// Removes a key from those. Answer: `Done`.
+    RemoveApiKey {
+        /// The app.
+        app: AppId,
+        /// The id of the key.
+        kid: String,
     },
 }
 

@@ -20,7 +20,8 @@ pub(crate) fn apply(
         MetaCommand::Bootstrap { map, cluster_key } => bootstrap::bootstrap(view, map, cluster_key, effects),
         MetaCommand::PutMap { map } => bootstrap::put_map(view, map, effects),
         MetaCommand::PutApp { app, keys } => Ok(app::put_app(app, keys, effects)),
-        MetaCommand::PutApiKeys { app, keys } => api_keys::put_api_keys(view, app, keys, effects),
+        MetaCommand::AddApiKey { app, key } => api_keys::add(view, app, key, effects),
+        MetaCommand::RemoveApiKey { app, kid } => api_keys::remove(view, app, kid, effects),
         MetaCommand::LeaseNumbers {
             shard,
             count,

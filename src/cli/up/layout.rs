@@ -40,6 +40,9 @@ pub struct Layout {
     /// Its key of the Server API; absent in a folder of an older build.
     #[serde(default)]
     pub api_key: Option<String>,
+    /// The cluster has been given that key: from then on who removes it is an operator.
+    #[serde(default)]
+    pub api_key_given: bool,
     /// Core nodes, by number from 1.
     pub cores: Vec<Process>,
     /// Edges, by number from 1.
@@ -209,6 +212,7 @@ fn created(dir: &Path, cores: usize, edges: usize) -> Result<Layout, Failure> {
         app_id: "demo".to_owned(),
         app_secret: secret.iter().map(|byte| format!("{byte:02x}")).collect(),
         api_key: None,
+        api_key_given: false,
         cores: Vec::new(),
         edges: Vec::new(),
     };
@@ -221,6 +225,15 @@ fn created(dir: &Path, cores: usize, edges: usize) -> Result<Layout, Failure> {
     with_server_api(&mut layout)?;
     store(dir, &layout)?;
     Ok(layout)
+}
+
+/// Remembers that the cluster has the key of the Server API.
+pub fn key_is_given(held: &Held) -> Result<(), Failure> {
+    let layout = Layout {
+        api_key_given: true,
+        ..held.layout.clone()
+    };
+    store(&held.dir, &layout)
 }
 
 fn store(dir: &Path, layout: &Layout) -> Result<(), Failure> {

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::python::present;
-use crate::up;
+use crate::{throng, up};
 
 const PAGE: &str = include_str!("../../../docs/server-api.md");
 
@@ -53,4 +53,28 @@ fn the_back_end_of_the_page_works_as_it_stands() {
         assert_eq!(history["head"], 1, "{history}");
         assert_eq!(history["messages"][0]["text"], "welcome");
     }
+}
+
+#[test]
+fn a_key_that_was_removed_stays_removed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path().display().to_string();
+    let keys = |args: &[&str]| {
+        let output = throng().run([&["ctl", "api-key"], args].concat()).expect("runs");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).expect("text")
+    };
+    {
+        let _system = up(folder.path(), 1);
+        assert_eq!(keys(&["list", "--cluster", &dir]), "up\n");
+        let key = keys(&["add", "--cluster", &dir, "billing"]);
+        assert_eq!(key.trim().split('.').count(), 3, "app, id and secret");
+        keys(&["remove", "--cluster", &dir, "up"]);
+    }
+    let _system = up(folder.path(), 1);
+    assert_eq!(keys(&["list", "--cluster", &dir]), "billing\n");
 }

@@ -9,6 +9,14 @@ const ALLOWED: &[(&str, &str)] = &[
         "asks again, before a deadline, for what nodes do in their own time: elect, apply, answer",
     ),
     (
+        "core/api/src/patient.rs",
+        "for how long a stream is waited for is what is tested; the clock is paused",
+    ),
+    (
+        "core/api/tests/api.rs",
+        "asks again, before a deadline, while a node goes by the keys of a moment ago",
+    ),
+    (
         "clients/rust/tests/sdk.rs",
         "that a held server writes nothing more is no event: two equal counts in a row say it",
     ),

@@ -1,5 +1,5 @@
-//! The keys that an app's back ends use the Server API with: kept as digests, replaced as a set, so that a
-//! key is rotated by putting the new one beside the old and then leaving the old one out.
+//! The keys that an app's back ends use the Server API with: kept as digests, added and removed one by one,
+//! so that who changes one key undoes no change of another.
 
 use throng_protocol::cluster::ApiKey;
 use throng_protocol::code::Code;
@@ -11,39 +11,56 @@ use crate::limits::API_KEYS_MAX;
 use crate::record::{ApiKeysRecord, AppRecord, read};
 use crate::{ApplyError, Reply, View, keys};
 
-/// Replaces the keys of an app.
-pub(super) fn put_api_keys(
+/// Adds a key; nothing changes for one that is there.
+pub(super) fn add(
     view: &dyn View,
     app: &AppId,
-    api_keys: &[ApiKey],
+    key: &ApiKey,
     effects: &mut Effects,
 ) -> Result<Reply, ApplyError> {
     if read::<AppRecord>(view, &keys::app(app))?.is_none() {
         return Ok(Reply::refused(Code::AppUnknown, format!("there is no app {app}")));
     }
-    if let Some(fault) = fault(api_keys) {
-        return Ok(Reply::refused(Code::InvalidField, fault));
+    let named = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if key.kid.is_empty() || key.kid.len() > NAME_BYTES_MAX || !key.kid.bytes().all(named) {
+        let text = format!("the id of a key has 1 to {NAME_BYTES_MAX} letters, digits, - and _");
+        return Ok(Reply::refused(Code::InvalidField, text));
     }
-    let keys = api_keys.to_vec();
-    effects.put(keys::api_keys(app), &ApiKeysRecord { keys });
+    let mut held = held(view, app)?;
+    match held.iter().find(|other| other.kid == key.kid) {
+        Some(same) if same == key => return Ok(Reply::Done),
+        Some(_) => {
+            let text = format!("app {app} has another key {:?}; remove that one first", key.kid);
+            return Ok(Reply::refused(Code::AlreadyExists, text));
+        }
+        None if held.len() >= API_KEYS_MAX => {
+            let text = format!("an app has at most {API_KEYS_MAX} keys of the Server API");
+            return Ok(Reply::refused(Code::InvalidField, text));
+        }
+        None => {}
+    }
+    held.push(key.clone());
+    effects.put(keys::api_keys(app), &ApiKeysRecord { keys: held });
     Ok(Reply::Done)
 }
 
-/// What is wrong with a set of keys.
-fn fault(api_keys: &[ApiKey]) -> Option<String> {
-    if api_keys.len() > API_KEYS_MAX {
-        return Some(format!(
-            "an app has at most {API_KEYS_MAX} keys of the Server API"
-        ));
+/// Removes a key; nothing changes where there is none of that id.
+pub(super) fn remove(
+    view: &dyn View,
+    app: &AppId,
+    kid: &str,
+    effects: &mut Effects,
+) -> Result<Reply, ApplyError> {
+    let mut held = held(view, app)?;
+    let before = held.len();
+    held.retain(|key| key.kid != kid);
+    if held.len() < before {
+        effects.put(keys::api_keys(app), &ApiKeysRecord { keys: held });
     }
-    api_keys.iter().enumerate().find_map(|(place, key)| {
-        let named = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if key.kid.is_empty() || key.kid.len() > NAME_BYTES_MAX || !key.kid.bytes().all(named) {
-            return Some(format!(
-                "the id of a key has 1 to {NAME_BYTES_MAX} letters, digits, - and _"
-            ));
-        }
-        let twice = api_keys[..place].iter().any(|other| other.kid == key.kid);
-        twice.then(|| format!("two keys have the id {:?}", key.kid))
-    })
+    Ok(Reply::Done)
+}
+
+fn held(view: &dyn View, app: &AppId) -> Result<Vec<ApiKey>, ApplyError> {
+    let record = read::<ApiKeysRecord>(view, &keys::api_keys(app))?;
+    Ok(record.map(|record| record.keys).unwrap_or_default())
 }

@@ -56,7 +56,8 @@ fn commands() -> Vec<(Plane, Command)> {
     let meta = [
         bootstrap(1),
         put_app(vec![app_key("a", 32)]),
-        put_api_keys(&["one", "two"]),
+        add_api_key("one", 7),
+        remove_api_key("one"),
         put_map(2),
         lease(1, 10, 1),
         lease(1, 10, 2),

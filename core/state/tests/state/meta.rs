@@ -77,28 +77,37 @@ fn a_map_is_replaced_by_a_higher_version_only() {
 }
 
 #[test]
-fn keys_of_the_server_api_are_replaced_as_a_whole() {
+fn keys_of_the_server_api_come_and_go_one_by_one() {
     let mut shard = meta();
-    refused(&mut shard, &put_api_keys(&["one"]), Code::AppUnknown);
+    refused(&mut shard, &add_api_key("one", 1), Code::AppUnknown);
+    unchanged(&mut shard, &remove_api_key("one"), &Reply::Done);
     shard.reply(&put_app(Vec::new()));
-    assert!(query::api_keys(&shard, &app()).unwrap().is_empty());
-    for kids in [&["one", "two"][..], &["two"], &[]] {
-        assert_eq!(shard.reply(&put_api_keys(kids)), Reply::Done);
-        let kept = query::api_keys(&shard, &app()).unwrap();
-        let kept: Vec<&str> = kept.iter().map(|key| key.kid.as_str()).collect();
-        assert_eq!(kept, kids);
-    }
+    let held = |shard: &MapView| -> Vec<String> {
+        let keys = query::api_keys(shard, &app()).unwrap();
+        keys.into_iter().map(|key| key.kid).collect()
+    };
+    assert!(held(&shard).is_empty());
+    assert_eq!(shard.reply(&add_api_key("one", 1)), Reply::Done);
+    assert_eq!(shard.reply(&add_api_key("two", 2)), Reply::Done);
+    assert_eq!(held(&shard), ["one", "two"]);
+    unchanged(&mut shard, &add_api_key("one", 1), &Reply::Done);
+    refused(&mut shard, &add_api_key("one", 3), Code::AlreadyExists);
+    assert_eq!(shard.reply(&remove_api_key("one")), Reply::Done);
+    unchanged(&mut shard, &remove_api_key("one"), &Reply::Done);
+    assert_eq!(shard.reply(&add_api_key("one", 3)), Reply::Done);
+    assert_eq!(held(&shard), ["two", "one"]);
     // The keys of tokens are others.
-    shard.reply(&put_api_keys(&["one"]));
     shard.reply(&put_app(vec![app_key("a", 32)]));
-    assert_eq!(query::api_keys(&shard, &app()).unwrap().len(), 1);
-    let names: Vec<String> = (0..=API_KEYS_MAX).map(|place| format!("key-{place}")).collect();
-    let many: Vec<&str> = names.iter().map(String::as_str).collect();
-    let long = "x".repeat(65);
-    for kids in [&["one", "one"][..], &[""], &["a.b"], &["ä"], &[&long], &many] {
-        refused(&mut shard, &put_api_keys(kids), Code::InvalidField);
+    assert_eq!(held(&shard).len(), 2);
+    for kid in ["", "a.b", "ä", &"x".repeat(65)] {
+        refused(&mut shard, &add_api_key(kid, 1), Code::InvalidField);
     }
-    assert_eq!(shard.reply(&put_api_keys(&many[1..])), Reply::Done);
+    for place in 2..API_KEYS_MAX {
+        shard.reply(&add_api_key(&format!("key-{place}"), 1));
+    }
+    refused(&mut shard, &add_api_key("one-too-many", 1), Code::InvalidField);
+    shard.reply(&remove_api_key("two"));
+    assert_eq!(shard.reply(&add_api_key("one-too-many", 1)), Reply::Done);
 }
 
 #[test]

@@ -74,14 +74,20 @@ pub fn put_app(keys: Vec<AppKey>) -> Command {
     Command::Meta(MetaCommand::PutApp { app: app(), keys })
 }
 
-pub fn put_api_keys(kids: &[&str]) -> Command {
-    let key = |kid: &&str| ApiKey {
-        kid: (*kid).to_owned(),
-        digest: [7; 32],
-    };
-    Command::Meta(MetaCommand::PutApiKeys {
+pub fn add_api_key(kid: &str, digest: u8) -> Command {
+    Command::Meta(MetaCommand::AddApiKey {
         app: app(),
-        keys: kids.iter().map(key).collect(),
+        key: ApiKey {
+            kid: kid.to_owned(),
+            digest: [digest; 32],
+        },
+    })
+}
+
+pub fn remove_api_key(kid: &str) -> Command {
+    Command::Meta(MetaCommand::RemoveApiKey {
+        app: app(),
+        kid: kid.to_owned(),
     })
 }
 
