@@ -1,8 +1,10 @@
 //! The law of what a load costs, fitted to measurements, and what ten million need by it.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::Serialize;
+use throng_transport::settings::{CLIENT_ACK_DATAGRAMS, CLIENT_ACK_DELAY};
 
 /// Connections of an edge: the default of `connections_max` of a gateway.
 pub const EDGE_CONNECTIONS: u32 = 100_000;
@@ -33,40 +35,49 @@ impl Load {
         self.subscribers * self.each * self.pace
     }
 
-    /// What clients say has arrived: once a second at most.
-    pub fn acks(&self) -> f64 {
-        self.subscribers * self.each.min(1.0) * self.pace
+    /// Datagrams with which clients acknowledge deliveries: one for all that come within the delay that an
+    /// edge asks for, and within so many datagrams.
+    pub fn acknowledgements(&self) -> f64 {
+        let Range { start, end } = CLIENT_ACK_DELAY;
+        let delay_s = (start + end).as_secs_f64() / 2.0;
+        let at_once = (1.0 + (self.each * delay_s).floor()).min(f64::from(CLIENT_ACK_DATAGRAMS));
+        self.deliveries() / at_once
     }
 
     /// What the law multiplies its figures with.
     fn shape(&self) -> [f64; FIGURES] {
-        [1.0, self.messages * self.pace, self.deliveries(), self.acks()]
+        [
+            1.0,
+            self.messages * self.pace,
+            self.deliveries(),
+            self.acknowledgements(),
+        ]
     }
 }
 
 /// Figures of the law.
 const FIGURES: usize = 4;
 
-/// Processors = `idle_cpus` + `us_per_message` × messages + `us_per_delivery` × deliveries + `us_per_ack` ×
-/// acks, all of them a second.
+/// Processors = `idle_cpus` + `us_per_message` × messages + `us_per_delivery` × deliveries +
+/// `us_per_acknowledgement` × acknowledgements, all of them a second.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Law {
     /// Processors of three core nodes and an edge that do nothing.
     pub idle_cpus: f64,
     /// Microseconds of processor for a message, whoever gets it.
     pub us_per_message: f64,
-    /// Microseconds of processor for a delivery and the transport's acknowledgement of it.
+    /// Microseconds of processor for a delivery.
     pub us_per_delivery: f64,
-    /// Microseconds of processor for what a client acks, and the transport's acknowledgement of that.
-    pub us_per_ack: f64,
+    /// Microseconds of processor for the transport's acknowledgement of deliveries.
+    pub us_per_acknowledgement: f64,
 }
 
 impl fmt::Display for Law {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "processors = {:.3} + {:.0} µs × messages/s + {:.2} µs × deliveries/s + {:.2} µs × client acks/s",
-            self.idle_cpus, self.us_per_message, self.us_per_delivery, self.us_per_ack
+            "processors = {:.3} + {:.0} µs × messages/s + {:.2} µs × deliveries/s + {:.2} µs × acknowledgements/s",
+            self.idle_cpus, self.us_per_message, self.us_per_delivery, self.us_per_acknowledgement
         )
     }
 }
@@ -84,20 +95,21 @@ impl Law {
                 *sum += one;
             }
         }
-        let [idle_cpus, message, delivery, ack] = solve(normal, right)?;
+        let [idle_cpus, message, delivery, acknowledgement] = solve(normal, right)?;
         Some(Self {
             idle_cpus,
             us_per_message: message * 1e6,
             us_per_delivery: delivery * 1e6,
-            us_per_ack: ack * 1e6,
+            us_per_acknowledgement: acknowledgement * 1e6,
         })
     }
 
     /// Processors that a load keeps busy.
     pub fn cpus(&self, load: &Load) -> f64 {
-        let [idle, messages, deliveries, acks] = load.shape();
-        let busy_us =
-            self.us_per_message * messages + self.us_per_delivery * deliveries + self.us_per_ack * acks;
+        let [idle, messages, deliveries, acknowledgements] = load.shape();
+        let busy_us = self.us_per_message * messages
+            + self.us_per_delivery * deliveries
+            + self.us_per_acknowledgement * acknowledgements;
         self.idle_cpus * idle + busy_us / 1e6
     }
 }
@@ -157,7 +169,9 @@ impl TenMillion {
             Self {
                 messages_per_s: each,
                 edges,
-                edge_cpus: (law.us_per_delivery * load.deliveries() + law.us_per_ack * load.acks()) / 1e6,
+                edge_cpus: (law.us_per_delivery * load.deliveries()
+                    + law.us_per_acknowledgement * load.acknowledgements())
+                    / 1e6,
                 gib: TEN_MILLION * bytes_per_connection / f64::from(1 << 30),
                 core_egress_bytes_per_s: edges * each * (body + ENTRY_OVERHEAD),
                 relay_depth: (edges.ln() / FEEDS_OF_A_NODE.ln()).ceil().max(1.0),
@@ -184,7 +198,7 @@ mod tests {
         idle_cpus: 0.05,
         us_per_message: 900.0,
         us_per_delivery: 12.0,
-        us_per_ack: 8.0,
+        us_per_acknowledgement: 8.0,
     };
 
     #[test]
@@ -207,7 +221,10 @@ mod tests {
             (found.us_per_delivery - LAW.us_per_delivery).abs() < 1e-3,
             "{found:?}"
         );
-        assert!((found.us_per_ack - LAW.us_per_ack).abs() < 1e-3, "{found:?}");
+        assert!(
+            (found.us_per_acknowledgement - LAW.us_per_acknowledgement).abs() < 1e-3,
+            "{found:?}"
+        );
     }
 
     #[test]
@@ -224,15 +241,17 @@ mod tests {
             ..load(20.0, 1_000.0)
         };
         assert!((slow.deliveries() - 10_000.0).abs() < f64::EPSILON);
-        assert!((slow.acks() - 500.0).abs() < f64::EPSILON);
+        assert!((slow.acknowledgements() - 10_000.0 / 3.0).abs() < 1e-9);
         let expected = LAW.idle_cpus + (LAW.cpus(&load(20.0, 1_000.0)) - LAW.idle_cpus) / 2.0;
         assert!((LAW.cpus(&slow) - expected).abs() < 1e-12);
     }
 
     #[test]
-    fn a_client_acks_once_a_second_at_most() {
-        assert!((load(20.0, 1_000.0).acks() - 1_000.0).abs() < f64::EPSILON);
-        assert!((load(0.5, 1_000.0).acks() - 500.0).abs() < f64::EPSILON);
+    fn the_more_messages_come_the_fewer_are_acknowledged_alone() {
+        for (rate, at_once) in [(0.5, 1.0), (5.0, 1.0), (10.0, 2.0), (20.0, 3.0), (100.0, 4.0)] {
+            let found = load(rate, 1_000.0).acknowledgements();
+            assert!((found - 1_000.0 * rate / at_once).abs() < 1e-9, "{rate}: {found}");
+        }
     }
 
     #[test]
