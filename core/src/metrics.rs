@@ -31,6 +31,8 @@ pub(crate) struct Metrics {
     pub snapshots_installed: Counter,
     /// Requests refused, by code.
     refusals: Family<Labels, Counter>,
+    /// Requests of app back ends by what they came to: `ok` or a code.
+    back_end_requests: Family<Labels, Counter>,
     /// Channels followed over feed lanes.
     pub feed_followers: Gauge,
     /// Open feed lanes.
@@ -63,18 +65,28 @@ pub(crate) struct ReplicaFigures {
     pub failed: bool,
 }
 
+/// What a request came to.
+fn code(answer: &Answer) -> Labels {
+    let code = match answer {
+        Ok(_) => "ok",
+        Err(Refusal::NotLeader { .. }) => "not_leader",
+        Err(Refusal::Code { code, .. }) => code.name(),
+        Err(Refusal::GrantStale) => "grant_stale",
+    };
+    vec![("code".to_owned(), code.to_owned())]
+}
+
 impl Metrics {
     /// Counts a refused request.
     pub fn answered(&self, answer: &Answer) {
-        let code = match answer {
-            Ok(_) => return,
-            Err(Refusal::NotLeader { .. }) => "not_leader",
-            Err(Refusal::Code { code, .. }) => code.name(),
-            Err(Refusal::GrantStale) => "grant_stale",
-        };
-        self.refusals
-            .get_or_create(&vec![("code".to_owned(), code.to_owned())])
-            .inc();
+        if answer.is_err() {
+            self.refusals.get_or_create(&code(answer)).inc();
+        }
+    }
+
+    /// Counts a request of an app's back end.
+    pub fn answered_back_end(&self, answer: &Answer) {
+        self.back_end_requests.get_or_create(&code(answer)).inc();
     }
 
     /// Sets the gauges that are read off the replicas.
@@ -151,6 +163,11 @@ impl Metrics {
             "throng_core_refusals",
             "Requests refused, by code",
             m.refusals.clone(),
+        );
+        r.register(
+            "throng_core_back_end_requests",
+            "Requests of app back ends, by what they came to",
+            m.back_end_requests.clone(),
         );
     }
 

@@ -268,6 +268,7 @@ impl BackEnds {
             return Err(refused(Code::Draining, "the node is draining"));
         }
         let answer = calls::ask(&self.core, request).await;
+        self.core.metrics().answered_back_end(&answer);
         drop(under_way);
         answer
     }

@@ -1,10 +1,12 @@
 //! What a healthy cluster answers.
 
+use std::time::Duration;
+
 use throng_protocol::cluster::{Anchor, Direction, PeerId, Refusal, Reply, Request};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelNumber, EdgeId, NodeId, Seq, UserNumber};
 
-use crate::support::{TestCluster, app, append, channel, group, until, user};
+use crate::support::{TestCluster, app, append, channel, group, management_of, metric, until, user};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn messages_are_appended_paged_and_repeated() {
@@ -173,6 +175,64 @@ async fn peers_ask_only_what_is_theirs() {
     assert!(
         status.shards.iter().all(|shard| shard.failed.is_none()),
         "{status:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_node_answers_back_ends_whoever_leads_and_whoever_is_gone() {
+    let mut cluster = TestCluster::start().await;
+    let edge = cluster.edge();
+    edge.create_group("town", "ann").await;
+    let look = Request::Group {
+        app: app(),
+        group: group("town"),
+    };
+    for place in 0..3 {
+        let back_ends = cluster.node(place).back_ends();
+        let create = Request::CreateChannel {
+            app: app(),
+            group: group("town"),
+            channel: channel(&format!("hall {place}")),
+            by: None,
+        };
+        assert!(matches!(back_ends.ask(&create).await, Ok(Reply::Channel(_))));
+        let Ok(Reply::Group(info)) = back_ends.ask(&look).await else {
+            panic!("no group")
+        };
+        assert_eq!((info.members, info.channels as usize), (1, place + 1));
+        let not_for_apps = back_ends.ask(&Request::Status).await;
+        assert!(matches!(
+            not_for_apps,
+            Err(Refusal::Code {
+                code: Code::Forbidden,
+                ..
+            })
+        ));
+        let address = cluster.node(place).observe_address().unwrap();
+        let counted = |code: &str| format!("throng_core_back_end_requests_total{{code=\"{code}\"}}");
+        assert_eq!(metric(address, &counted("ok")).await, 2);
+        assert_eq!(metric(address, &counted("forbidden")).await, 1);
+    }
+    let gone = cluster.leader_of(management_of(&edge.map().await, "town")).await;
+    cluster.nodes[gone].take().unwrap().stop().await;
+    for place in (0..3).filter(|place| *place != gone) {
+        let answer = cluster.node(place).back_ends().ask(&look).await;
+        assert!(matches!(answer, Ok(Reply::Group(_))), "{answer:?}");
+    }
+    let other = (0..3).find(|place| *place != gone).unwrap();
+    let back_ends = cluster.node(other).back_ends();
+    let node = cluster.nodes[other].take().unwrap();
+    node.drain(Duration::from_secs(3)).await;
+    let answer = back_ends.ask(&look).await;
+    assert!(
+        matches!(
+            answer,
+            Err(Refusal::Code {
+                code: Code::Draining,
+                ..
+            })
+        ),
+        "{answer:?}"
     );
 }
 
