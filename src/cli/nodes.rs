@@ -77,6 +77,11 @@ pub async fn core(args: NodeArgs) -> Result<Exit, Failure> {
     let mut signals = Signals::listen(args.supervised)?;
     let file: CoreFile = args.load("THRONG_CORE", CORE_EXAMPLE)?;
     let config = core_config(&file)?;
+    // Before the node: one that cannot have its port takes no part in the cluster.
+    let port = match own(&file)?.server_api {
+        Some(addr) => Some(server_api::listen(&file.tls, addr, args.take_over()).await?),
+        None => None,
+    };
     let until = Instant::now() + args.take_over();
     let node = loop {
         match CoreNode::start(config.clone()).await {
@@ -87,10 +92,7 @@ pub async fn core(args: NodeArgs) -> Result<Exit, Failure> {
             Err(error) => return Err(core_failure(&error)),
         }
     };
-    let back_ends = match own(&file)?.server_api {
-        Some(addr) => Some(server_api::start(&file.tls, addr, node.back_ends(), args.take_over()).await?),
-        None => None,
-    };
+    let back_ends = port.map(|port| server_api::serve(port, node.back_ends()));
     say_ready();
     tokio::select! {
         () = signals.next() => {}

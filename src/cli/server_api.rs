@@ -63,28 +63,27 @@ impl Serving {
     }
 }
 
-/// Serves at an address, which a predecessor may hold for a moment still.
-pub async fn start(
-    files: &TlsFiles,
-    addr: SocketAddr,
-    back_ends: BackEnds,
-    take_over: Duration,
-) -> Result<Serving, Failure> {
+/// Listens at an address, which a predecessor may hold for a moment still.
+pub async fn listen(files: &TlsFiles, addr: SocketAddr, take_over: Duration) -> Result<TcpPort, Failure> {
     let (cert, key) = tls::public(files)?;
     let tls = TcpTls::load(&cert, &key).map_err(|error| tls::failure(&error))?;
     let until = Instant::now() + take_over;
-    let port = loop {
+    loop {
         match TcpPort::bind(addr, tls.clone()).await {
-            Ok(port) => break port,
+            Ok(port) => return Ok(port),
             Err(_) if Instant::now() < until => sleep(TAKE_OVER_PAUSE).await,
             Err(error) => {
                 let next = "free the port, or give the node another `server_api`";
                 return Err(Failure::new(error.to_string(), addr.to_string(), next));
             }
         }
-    };
+    }
+}
+
+/// Serves back ends at a port.
+pub fn serve(port: TcpPort, back_ends: BackEnds) -> Serving {
     let stop = CancellationToken::new();
     let cluster = Arc::new(OfNode(back_ends));
     let task = tokio::spawn(throng_server_api::serve(port, cluster, stop.clone()));
-    Ok(Serving { stop, task })
+    Serving { stop, task }
 }

@@ -31,7 +31,7 @@ impl Nodes {
     /// adopts them as a cluster.
     pub fn start(binary: &Binary, dir: &Path, edges: usize, disks: &[Disk]) -> Result<Self> {
         let mut text = [example(binary, "core")?, example(binary, "gateway")?];
-        let ports = free_ports(3 + 3 + 2 + 2)?;
+        let ports = free_ports(3 + 3 + 2 + 2 + 3)?;
         let used = [
             "127.0.0.1:7101",
             "127.0.0.1:7102",
@@ -42,7 +42,9 @@ impl Nodes {
         let used = used
             .into_iter()
             .chain(["127.0.0.1:7203", "127.0.0.1:7443", "127.0.0.1:7444"]);
-        for (example, port) in used.chain(["127.0.0.1:7301", "127.0.0.1:7302"]).zip(&ports) {
+        let used = used.chain(["127.0.0.1:7301", "127.0.0.1:7302"]);
+        let used = used.chain(["127.0.0.1:7401", "127.0.0.1:7402", "127.0.0.1:7403"]);
+        for (example, port) in used.zip(&ports) {
             text = text.map(|text| text.replace(example, &port.to_string()));
         }
         let data = dir.join("throng-data").display().to_string();

@@ -65,6 +65,7 @@ fn a_port_in_use_is_named() {
     let config = dir.path().join("core.toml");
     let text = example
         .replace("127.0.0.1:7101", &port)
+        .replace("127.0.0.1:7401", "127.0.0.1:0")
         .replace("throng-data", &data);
     std::fs::write(&config, text).expect("written");
     let (code, text) = refused(&["core", "--config", &config.display().to_string()]);
@@ -105,7 +106,9 @@ fn an_unreadable_certificate_is_named() {
     let text = example
         .replace(
             "development_ca = \"throng-data/tls\"",
-            &format!("ca = \"{broken}\"\ncert = \"{broken}\"\nkey = \"{broken}\""),
+            &["ca", "cert", "key", "client_cert", "client_key"]
+                .map(|key| format!("{key} = \"{broken}\""))
+                .join("\n"),
         )
         .replace("throng-data", &data);
     std::fs::write(&config, text).expect("written");
