@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use serde::Serialize;
+use bytes::Bytes;
+use throng_protocol::cluster::{AppKey, TokenAlgorithm};
+use throng_protocol::ids::{AppId, UserId};
+use throng_server_api::token;
 
 use super::cluster_file::ClusterFile;
 use super::failure::Failure;
@@ -16,38 +18,27 @@ pub const KEY_ID: &str = "1";
 /// up to the limit in SPEC.md.
 pub const LIFETIME: Duration = Duration::from_secs(12 * 3_600);
 
-#[derive(Serialize)]
-struct Claims<'a> {
-    app: &'a str,
-    sub: &'a str,
-    iat: u64,
-    exp: u64,
-}
-
 /// Signs a token for `user`.
 pub fn sign(cluster: &ClusterFile, user: &str, lifetime: Duration) -> Result<String, Failure> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs();
-    let claims = Claims {
-        app: &cluster.app_id,
-        sub: user,
-        iat: now,
-        exp: now + lifetime.as_secs(),
-    };
-    let header = Header {
-        kid: Some(KEY_ID.to_owned()),
-        ..Header::new(Algorithm::HS256)
-    };
-    let key = EncodingKey::from_secret(cluster.app_secret.as_bytes());
-    jsonwebtoken::encode(&header, &claims, &key).map_err(|error| {
+    let failed = |why: String| {
         Failure::new(
-            format!("the token cannot be signed: {error}"),
+            format!("the token cannot be signed: {why}"),
             "throng token",
-            "report it",
+            "correct the name of the user",
         )
-    })
+    };
+    let app = AppId::new(&cluster.app_id).map_err(|error| failed(error.to_string()))?;
+    let user = UserId::new(user).map_err(|error| failed(error.to_string()))?;
+    let key = AppKey {
+        kid: KEY_ID.to_owned(),
+        algorithm: TokenAlgorithm::Hs256,
+        material: Bytes::copy_from_slice(cluster.app_secret.as_bytes()),
+    };
+    token::sign(&key, &app, &user, now, now + lifetime.as_secs()).map_err(failed)
 }
 
 /// Prints a token for a user of a cluster.

@@ -7,7 +7,7 @@
 //! Every handler turns what was asked into requests of the cluster wire and the answers into JSON; what
 //! they come to is decided where the edges' requests are. A back end speaks for the app of its key and
 //! for no other. The OpenAPI document is made from the handlers and served at `/openapi.json`. It
-//! refuses to hold any state, and to know shards and leaders.
+//! refuses to hold any state but the keys of the last second, and to know shards and leaders.
 
 #![expect(unused_qualifications, reason = "utoipa's macro writes them")]
 
@@ -25,6 +25,7 @@ mod messages;
 mod openapi;
 mod patient;
 mod serve;
+pub mod token;
 mod users;
 
 use std::fmt;

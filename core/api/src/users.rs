@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::extract::State;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::{Deserialize, Serialize};
 use throng_protocol::cluster::{AppKey, Reply, Request, TokenAlgorithm};
 use throng_protocol::code::Code;
@@ -13,7 +12,7 @@ use crate::caller::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::input::{Input, Names};
 use crate::limits::{TOKEN_SECONDS, TOKEN_SECONDS_MAX};
-use crate::{Api, now_ms, unexpected};
+use crate::{Api, now_ms, token, unexpected};
 
 /// A token to be made.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -31,15 +30,6 @@ pub struct Token {
     token: String,
     /// When it ends, Unix seconds.
     expires_s: u64,
-}
-
-/// What a token says (SPEC.md, 3).
-#[derive(Serialize)]
-struct Claims<'a> {
-    app: &'a str,
-    sub: &'a str,
-    iat: u64,
-    exp: u64,
 }
 
 /// Make a token for a user
@@ -78,20 +68,8 @@ pub async fn make_token(
         .rfind(signs)
         .ok_or_else(|| ApiError::new(Code::Forbidden, format!("app {app} has no key that signs tokens")))?;
     let iat = now_ms() / 1_000;
-    let claims = Claims {
-        app: app.as_str(),
-        sub: user.as_str(),
-        iat,
-        exp: iat + seconds,
-    };
-    let header = Header {
-        kid: Some(key.kid.clone()),
-        ..Header::new(Algorithm::HS256)
-    };
-    let signed = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(&key.material));
-    let token = signed.map_err(|error| ApiError::new(Code::Internal, error.to_string()))?;
-    Ok(Json(Token {
-        token,
-        expires_s: claims.exp,
-    }))
+    let expires_s = iat + seconds;
+    let token = token::sign(key, &app, &user, iat, expires_s);
+    let token = token.map_err(|error| ApiError::new(Code::Internal, error))?;
+    Ok(Json(Token { token, expires_s }))
 }
