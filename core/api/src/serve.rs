@@ -60,8 +60,10 @@ async fn next(
         };
         match accepted {
             Ok(accepted) => return Some(accepted),
+            // A client that is gone again, which holds nobody else up.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                // A client that is gone again, or no file descriptor left: the next one may fare better.
+                // No file descriptor left, say: in a moment there may be one.
                 tracing::warn!(%error, "a connection to the Server API was not accepted");
                 tokio::select! {
                     () = sleep(Duration::from_secs(RETRY_AFTER_S)) => {}

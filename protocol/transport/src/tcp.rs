@@ -59,8 +59,6 @@ impl TcpPort {
     /// The next client, whose handshake is to be finished apart. Cancel-safe.
     pub async fn accept(&self) -> io::Result<TcpHandshake> {
         let (stream, from) = self.listener.accept().await?;
-        // A request and its answer are one segment each: waiting for more would only delay them.
-        stream.set_nodelay(true)?;
         Ok(TcpHandshake {
             stream,
             from,
@@ -85,6 +83,8 @@ impl TcpHandshake {
 
     /// Waits for the end of the handshake.
     pub async fn finish(self) -> io::Result<TcpLink> {
+        // A request and its answer are one segment each: waiting for more would only delay them.
+        self.stream.set_nodelay(true)?;
         let stream = self.tls.0.accept(self.stream).await?;
         Ok(TcpLink(Box::new(stream)))
     }

@@ -68,6 +68,7 @@ impl ServerCrypto {
             },
         }
     }
+
     /// A session of QUIC version 1.
     fn begin(self: Arc<Self>, params: &TransportParameters) -> Result<TlsSession, rustls::Error> {
         let mut parameters = Vec::new();
