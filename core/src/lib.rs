@@ -6,7 +6,8 @@
 //!                          └──► feed ◄── Observer ◄─┘  └── outbox ──► calls ───┘
 //! ```
 //!
-//! [`CoreNode`] is all of the interface: started from a [`CoreConfig`], drained, waited for. What a
+//! [`CoreNode`] is all of the interface: started from a [`CoreConfig`], drained, waited for; it gives
+//! [`BackEnds`] to whoever serves those of apps. What a
 //! command does is decided in `throng-state`; how it reaches the disk in `throng-raft-store`. This
 //! crate brings them together over the network, and refuses to know clients and sessions.
 

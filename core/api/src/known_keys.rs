@@ -3,9 +3,9 @@
 //! off, which can confirm nothing.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use throng_protocol::cluster::ApiKey;
 use throng_protocol::ids::AppId;
 
@@ -22,14 +22,14 @@ pub struct KnownKeys(Mutex<HashMap<AppId, (Instant, Vec<ApiKey>)>>);
 impl KnownKeys {
     /// An app's keys, if they were confirmed within [`FRESH`].
     pub fn get(&self, app: &AppId, now: Instant) -> Option<Vec<ApiKey>> {
-        let known = self.0.lock().unwrap_or_else(|broken| broken.into_inner());
+        let known = self.0.lock();
         let (at, keys) = known.get(app)?;
         (now.saturating_duration_since(*at) < FRESH).then(|| keys.clone())
     }
 
     /// Remembers what was answered to a question that was asked at `asked`.
     pub fn put(&self, app: AppId, asked: Instant, keys: Vec<ApiKey>) {
-        let mut known = self.0.lock().unwrap_or_else(|broken| broken.into_inner());
+        let mut known = self.0.lock();
         if known.len() >= APPS_MAX && !known.contains_key(&app) {
             known.clear();
         }
@@ -53,7 +53,7 @@ mod tests {
         assert_eq!(known.get(&app(2), now), None);
         for number in 2..2 * APPS_MAX {
             known.put(app(number), now, Vec::new());
-            assert!(known.0.lock().unwrap().len() <= APPS_MAX);
+            assert!(known.0.lock().len() <= APPS_MAX);
         }
     }
 }
