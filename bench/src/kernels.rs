@@ -1,10 +1,12 @@
 //! The hot kernels, alone: what every message or every delivery runs through, some rounds of it and
 //! nothing else. For whoever counts instructions: `tests/guards.rs` does, and says which rise.
 
+use std::ops::ControlFlow;
+
 use anyhow::Result;
 use bytes::{Bytes, BytesMut};
 use clap::ValueEnum;
-use throng_fanout::{Ask, ChannelFanout, Effect, Rights, RingLimits, Take};
+use throng_fanout::{Ask, ChannelFanout, Copies, Effect, Rights, RingLimits, Seat, Take, WorkerNumber};
 use throng_protocol::cluster::{Entry, EntryKind, FenceTable};
 use throng_protocol::frame;
 use throng_protocol::ids::{
@@ -18,6 +20,8 @@ use throng_protocol::session::server::{ServerEvent, ServerSession};
 const BODY: &[u8] = &[b'x'; 256];
 /// Sessions of the channel that is fanned out.
 const SESSIONS: u64 = 100;
+/// Sessions a step of a round serves.
+const STEP: usize = 32;
 /// Bytes a session takes at once: more than a frame.
 const TURN_BYTES: usize = 64 * 1024;
 
@@ -98,8 +102,12 @@ fn fanout(rounds: u64) -> Result<()> {
     let mut channel = ChannelFanout::new(0, ChannelNumber(1), RingLimits::default(), &mut effects);
     channel.on_opened(epoch, Seq(0), Seq(0), &FenceTable::default(), &mut effects);
     for session in 1..=SESSIONS {
-        let ask = Ask {
+        let seat = Seat {
+            worker: WorkerNumber(0),
             session: SessionId(session),
+        };
+        let ask = Ask {
+            seat,
             request: 1,
             rights: Rights {
                 number: UserNumber(session),
@@ -111,10 +119,12 @@ fn fanout(rounds: u64) -> Result<()> {
             log: None,
         };
         channel
-            .subscribe(ask, &mut effects)
+            .subscribe(ask)
             .map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        channel.attach(seat, &mut effects);
     }
     let (sender, mut delivered) = (UserId::new("somebody")?, 0);
+    let (mut due, mut copies) = (Vec::new(), Copies::own());
     for round in 1..=rounds {
         let entry = Entry {
             seq: Seq(round),
@@ -127,11 +137,24 @@ fn fanout(rounds: u64) -> Result<()> {
         };
         effects.clear();
         channel.on_batch(epoch, Seq(round - 1), &[entry], &mut effects);
-        for effect in &effects {
-            if let Effect::Wake { session } = effect
-                && let Take::Chunk(chunk) = channel.take(*session, TURN_BYTES)
-            {
-                delivered += chunk.frames.len() as u64;
+        let Some(Effect::News { worker }) = effects.first().copied() else {
+            anyhow::bail!("the worker is told: {effects:?}");
+        };
+        let mut goes_on = true;
+        while goes_on {
+            due.clear();
+            goes_on = channel.step(worker, |session| {
+                due.push(session);
+                match due.len() < STEP {
+                    true => ControlFlow::Continue(()),
+                    false => ControlFlow::Break(()),
+                }
+            });
+            for session in due.iter().copied() {
+                let take = channel.take(Seat { worker, session }, TURN_BYTES, &mut copies);
+                if let Take::Chunk(chunk) = take {
+                    delivered += chunk.frames.len() as u64;
+                }
             }
         }
     }

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use channel::{Channel, SubscribeFailure};
+pub(crate) use channel::{Channel, Due, SubscribeFailure};
 pub(crate) use receiver::Receiver;
 
 use crate::clock::Clock;

@@ -101,7 +101,7 @@ impl Metrics {
     }
 
     /// The gauge of a worker's connections.
-    pub fn connections_of(&self, worker: usize) -> Gauge {
+    pub fn connections_of(&self, worker: u16) -> Gauge {
         let labels = vec![("worker".to_owned(), worker.to_string())];
         self.worker_connections.get_or_create(&labels).clone()
     }

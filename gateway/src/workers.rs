@@ -8,13 +8,14 @@
 //!
 //! A client's datagrams, its session and what is written to it belong to one worker for as long as it is
 //! connected, wherever it moves. What a message needs once, whoever gets it, is the edge's: whoever reads its
-//! feed notes for each session that there is something to take, and the session's worker takes and writes
-//! it. Knows threads, and refuses to know messages.
+//! feed tells each worker once that there is something to take, and the worker goes through its own sessions,
+//! whose places no other worker writes to, and hands them its own copies of the frames. Knows threads, and refuses to know messages.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
 use prometheus_client::metrics::gauge::Gauge;
+use throng_fanout::WorkerNumber;
 use throng_transport::{HandedCounts, HandshakeCounts, PortWorker, ServerEndpoint, ServerPort};
 use tokio::runtime::Builder;
 use tokio::time::{Duration, timeout};
@@ -30,6 +31,8 @@ use crate::shared::Shared;
 /// What the clients of a worker share.
 #[derive(Debug)]
 pub(crate) struct Worker {
+    /// Which one of the edge's.
+    pub number: WorkerNumber,
     /// Serves what is delivered to them.
     pub rounds: Rounds,
     /// How many they are.
@@ -64,10 +67,11 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    fn worker(&self, number: usize) -> Arc<Worker> {
+    fn worker(&self, number: WorkerNumber, of: usize) -> Arc<Worker> {
         Arc::new(Worker {
-            rounds: Rounds::default(),
-            connections: self.shared.metrics.connections_of(number),
+            number,
+            rounds: Rounds::new(number, of == 1),
+            connections: self.shared.metrics.connections_of(number.0),
             delivered: Delivered::default(),
         })
     }
@@ -100,7 +104,7 @@ pub(crate) struct Workers {
 impl Workers {
     /// One worker in the runtime this is called in.
     pub fn here(endpoint: ServerEndpoint, serving: Serving) -> Self {
-        let (worker, endpoint) = (serving.worker(0), Arc::new(endpoint));
+        let (worker, endpoint) = (serving.worker(WorkerNumber(0), 1), Arc::new(endpoint));
         tokio::spawn(serving.serve(Arc::clone(&worker), Arc::clone(&endpoint)));
         Self {
             endpoints: vec![endpoint],
@@ -114,8 +118,10 @@ impl Workers {
             endpoints: Vec::new(),
             workers: Vec::new(),
         };
-        for (number, part) in port.into_workers().into_iter().enumerate() {
-            let worker = serving.worker(number);
+        let parts = port.into_workers();
+        let of = parts.len();
+        for (number, part) in (0..).map(WorkerNumber).zip(parts) {
+            let worker = serving.worker(number, of);
             workers.workers.push(Arc::clone(&worker));
             match start(number, part, worker, serving.clone()) {
                 Ok(endpoint) => workers.endpoints.push(endpoint),
@@ -177,13 +183,13 @@ impl Workers {
 }
 
 fn start(
-    number: usize,
+    number: WorkerNumber,
     part: PortWorker,
     worker: Arc<Worker>,
     serving: Serving,
 ) -> Result<Arc<ServerEndpoint>, GatewayError> {
     let (tell, told) = mpsc::channel();
-    let name = format!("throng-worker-{number}");
+    let name = format!("throng-worker-{}", number.0);
     std::thread::Builder::new()
         .name(name)
         .spawn(move || run(part, worker, serving, &tell))

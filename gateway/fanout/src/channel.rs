@@ -11,7 +11,8 @@
 //! feeds keep that order, and a page whose shard knew more fences than were told here waits. And a
 //! fence caps the older subscriptions of its user at its place before anything behind it is taken.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use throng_planted::planted;
 use throng_protocol::cluster::{Entry, Fence, FenceTable, Fenced};
@@ -20,6 +21,8 @@ use throng_protocol::ids::{ChannelNumber, Epoch, Position, Seq, SessionId, Ts, U
 use throng_protocol::message::{self, Deliver, Ended, Message, Start};
 
 use crate::LINGER_MS;
+use crate::copies::Copies;
+use crate::crew::{Crews, Seat, WorkerNumber};
 use crate::effect::Effect;
 use crate::fences::{Fences, Judged};
 use crate::ring::{Ring, RingLimits};
@@ -47,9 +50,9 @@ pub struct ChannelFanout {
     limits: RingLimits,
     open: Option<Open>,
     fences: Fences,
-    subscribers: BTreeMap<SessionId, Subscriber>,
-    /// The sessions of each user, for fences.
-    sessions: BTreeSet<(UserNumber, SessionId)>,
+    crews: Crews,
+    /// The seats of each user, for fences.
+    seats: BTreeSet<(UserNumber, Seat)>,
     unused_since_ms: Option<u64>,
     encoded: u64,
 }
@@ -66,8 +69,8 @@ impl ChannelFanout {
             limits,
             open: None,
             fences: Fences::default(),
-            subscribers: BTreeMap::new(),
-            sessions: BTreeSet::new(),
+            crews: Crews::default(),
+            seats: BTreeSet::new(),
             unused_since_ms: Some(now_ms),
             encoded: 0,
         }
@@ -131,19 +134,17 @@ impl ChannelFanout {
             refetching,
             apart: false,
         });
-        for (&session, subscriber) in &mut self.subscribers {
-            if !same {
+        if same {
+            self.tell_workers(effects);
+        } else {
+            for (seat, subscriber) in self.crews.iter_mut() {
                 // The first delivery of the new epoch tells the client.
-                (subscriber.cursor, subscriber.acked, subscriber.dirty) = (head, head, false);
+                (subscriber.cursor, subscriber.acked) = (head, head);
                 if subscriber.is_capped() {
                     subscriber.cap = head;
-                    wake(session, subscriber, effects);
+                    wake(seat, subscriber, effects);
                 }
-            } else if subscriber.cursor < head {
-                wake(session, subscriber, effects);
             }
-        }
-        if !same {
             self.fences.forget_places();
         }
         self.take_fences(fences, effects);
@@ -177,10 +178,10 @@ impl ChannelFanout {
             return;
         }
         let head = open.ring.head();
-        for (&session, subscriber) in &mut self.subscribers {
+        for (seat, subscriber) in self.crews.iter_mut() {
             if subscriber.version < table.floor && !subscriber.is_capped() {
                 (subscriber.cap, subscriber.lapsed) = (head.max(subscriber.cursor), true);
-                wake(session, subscriber, effects);
+                wake(seat, subscriber, effects);
             }
         }
     }
@@ -190,15 +191,15 @@ impl ChannelFanout {
         if planted!("ring_serves_behind_fence") {
             return;
         }
-        let of_user = (fenced.number, SessionId(0))..=(fenced.number, SessionId(u64::MAX));
-        for (_, session) in self.sessions.range(of_user) {
-            let Some(subscriber) = self.subscribers.get_mut(session) else {
+        let first = (fenced.number, Seat::MIN);
+        for (_, seat) in self.seats.range(first..=(fenced.number, Seat::MAX)) {
+            let Some(subscriber) = self.crews.get_mut(*seat) else {
                 continue;
             };
             if subscriber.version < fenced.version && (fenced.after < subscriber.cap || subscriber.lapsed) {
                 subscriber.cap = subscriber.cap.min(fenced.after);
                 subscriber.lapsed = false;
-                wake(*session, subscriber, effects);
+                wake(*seat, subscriber, effects);
             }
         }
     }
@@ -225,7 +226,7 @@ impl ChannelFanout {
             return;
         }
         self.encoded += open.extend(self.channel, entries);
-        self.wake_all(effects);
+        self.tell_workers(effects);
     }
 
     /// A page read because of [`Effect::Refetch`], empty if reading failed; asks again while
@@ -272,8 +273,8 @@ impl ChannelFanout {
         effects.push(Effect::Follow { position });
     }
 
-    /// Begins a subscription, or places it anew.
-    pub fn subscribe(&mut self, ask: Ask, effects: &mut Vec<Effect>) -> Result<Subscription, SubscribeError> {
+    /// Begins a subscription, or places it anew. Nothing is handed out before [`Self::attach`].
+    pub fn subscribe(&mut self, ask: Ask) -> Result<Subscription, SubscribeError> {
         let open = self.open.as_ref().ok_or(SubscribeError::NotOpen)?;
         let head = open.known;
         let fence = match self.fences.judge(ask.rights) {
@@ -282,10 +283,7 @@ impl ChannelFanout {
             Judged::NotTold => return Err(SubscribeError::NotTold),
         };
         let (seq, start) = open.begin(ask, fence)?;
-        let mut subscriber = Subscriber::new(seq, ask.rights, ask.request);
-        if seq < open.ring.head() {
-            wake(ask.session, &mut subscriber, effects);
-        }
+        let subscriber = Subscriber::new(seq, ask.rights, ask.request);
         let begun = Subscription {
             position: Position {
                 epoch: open.epoch,
@@ -295,17 +293,26 @@ impl ChannelFanout {
             start,
             ts: open.ring.ts_of(seq),
         };
-        self.remove(ask.session);
-        self.sessions.insert((ask.rights.number, ask.session));
-        self.subscribers.insert(ask.session, subscriber);
+        self.remove(ask.seat);
+        self.seats.insert((ask.rights.number, ask.seat));
+        self.crews.insert(ask.seat, subscriber);
         self.unused_since_ms = None;
         Ok(begun)
     }
 
-    fn remove(&mut self, session: SessionId) -> bool {
-        let removed = self.subscribers.remove(&session);
+    /// The client knows of its subscription: it may be handed something, and is woken to look.
+    pub fn attach(&mut self, seat: Seat, effects: &mut Vec<Effect>) -> bool {
+        let attached = self.crews.attach(seat);
+        if attached {
+            effects.push(Effect::Wake { seat });
+        }
+        attached
+    }
+
+    fn remove(&mut self, seat: Seat) -> bool {
+        let removed = self.crews.remove(seat);
         if let Some(subscriber) = &removed {
-            self.sessions.remove(&(subscriber.number, session));
+            self.seats.remove(&(subscriber.number, seat));
         }
         removed.is_some()
     }
@@ -324,40 +331,48 @@ impl ChannelFanout {
     }
 
     /// Whether a session is subscribed.
-    pub fn is_subscribed(&self, session: SessionId) -> bool {
-        self.subscribers.contains_key(&session)
+    pub fn is_subscribed(&self, seat: Seat) -> bool {
+        self.crews.get(seat).is_some()
     }
 
     /// Ends a subscription; `false` if there was none.
-    pub fn unsubscribe(&mut self, now_ms: u64, session: SessionId) -> bool {
-        let was = self.remove(session);
-        if was && self.subscribers.is_empty() {
+    pub fn unsubscribe(&mut self, now_ms: u64, seat: Seat) -> bool {
+        let was = self.remove(seat);
+        if was && self.seats.is_empty() {
             self.unused_since_ms = Some(now_ms);
         }
         was
     }
 
-    /// The next frames for a session, up to about `budget` bytes.
-    pub fn take(&mut self, session: SessionId, budget: usize) -> Take {
-        let (Some(open), Some(subscriber)) = (&self.open, self.subscribers.get_mut(&session)) else {
+    /// A step of a worker's round: names sessions that have something to take, each at most once in
+    /// a step, until `each` has enough. Whether the round goes on: something is left, or has come.
+    pub fn step(&mut self, worker: WorkerNumber, each: impl FnMut(SessionId) -> ControlFlow<()>) -> bool {
+        let head = self.open.as_ref().map_or(Seq(0), |open| open.ring.head());
+        let crew = self.crews.crew_mut(worker);
+        crew.is_some_and(|crew| crew.step(|subscriber| subscriber.is_due(head), each))
+    }
+
+    /// The next frames for a session, up to about `budget` bytes, out of its worker's copies.
+    pub fn take(&mut self, seat: Seat, budget: usize, copies: &mut Copies) -> Take {
+        let (Some(open), Some(subscriber)) = (&self.open, self.crews.get_mut(seat)) else {
             return Take::Nothing;
         };
         if subscriber.is_over() {
             return Take::Ended(ended(self.channel, open.epoch, subscriber));
         }
-        match open.ring.behind(subscriber.cursor, subscriber.cap, budget) {
+        copies.follow(open.epoch, open.ring.base());
+        match open
+            .ring
+            .behind(subscriber.cursor, subscriber.cap, budget, copies)
+        {
             None => Take::Behind {
                 epoch: open.epoch,
                 from: subscriber.cursor,
             },
-            Some((frames, _)) if frames.is_empty() => {
-                subscriber.dirty = false;
-                Take::Nothing
-            }
+            Some((frames, _)) if frames.is_empty() => Take::Nothing,
             Some((frames, last)) => {
                 subscriber.cursor = last;
-                let more = subscriber.is_over() || last < open.ring.head().min(subscriber.cap);
-                subscriber.dirty = more;
+                let more = subscriber.is_due(open.ring.head());
                 Take::Chunk(Chunk { frames, more })
             }
         }
@@ -365,8 +380,8 @@ impl ChannelFanout {
 
     /// Where a session stands whose cursor is older than the ring; `None` if the ring serves it, or
     /// nothing more is its.
-    pub fn behind(&self, session: SessionId) -> Option<(Epoch, Seq)> {
-        let (open, subscriber) = (self.open.as_ref()?, self.subscribers.get(&session)?);
+    pub fn behind(&self, seat: Seat) -> Option<(Epoch, Seq)> {
+        let (open, subscriber) = (self.open.as_ref()?, self.crews.get(seat)?);
         let behind = subscriber.cursor < open.ring.base() && !subscriber.is_over();
         behind.then_some((open.epoch, subscriber.cursor))
     }
@@ -374,9 +389,9 @@ impl ChannelFanout {
     /// A page behind `from` that ends at `to` is about to be written to the session instead of frames
     /// of the ring: moves its cursor, no further than what is the session's. `fenced` is the last
     /// fence the page's shard knew; a fence that it did not know lies behind the whole page.
-    pub fn advance(&mut self, session: SessionId, epoch: Epoch, from: Seq, to: Seq, fenced: u64) -> Advance {
+    pub fn advance(&mut self, seat: Seat, epoch: Epoch, from: Seq, to: Seq, fenced: u64) -> Advance {
         let current = self.open.as_ref().is_some_and(|open| open.epoch == epoch);
-        match self.subscribers.get_mut(&session) {
+        match self.crews.get_mut(seat) {
             Some(subscriber) if current && subscriber.cursor == from => {
                 if fenced > self.fences.told() && !planted!("page_serves_behind_fence") {
                     return Advance::NotTold;
@@ -390,12 +405,12 @@ impl ChannelFanout {
 
     /// Records a cumulative ack of a client; one of another epoch or of entries never handed out
     /// says nothing.
-    pub fn acked(&mut self, session: SessionId, position: Position) {
+    pub fn acked(&mut self, seat: Seat, position: Position) {
         let current = self
             .open
             .as_ref()
             .is_some_and(|open| open.epoch == position.epoch);
-        if let Some(subscriber) = self.subscribers.get_mut(&session).filter(|_| current) {
+        if let Some(subscriber) = self.crews.get_mut(seat).filter(|_| current) {
             subscriber.acked = subscriber.acked.max(position.seq.min(subscriber.cursor));
         }
     }
@@ -428,7 +443,7 @@ impl ChannelFanout {
 
     /// Subscriptions.
     pub fn subscribers(&self) -> usize {
-        self.subscribers.len()
+        self.seats.len()
     }
 
     /// Bytes of frames held.
@@ -445,19 +460,18 @@ impl ChannelFanout {
     pub fn lag(&self) -> Lag {
         let mut lag = Lag::default();
         if let Some(open) = &self.open {
-            for subscriber in self.subscribers.values() {
+            for subscriber in self.crews.iter() {
                 lag.include(open.ring.head(), subscriber);
             }
         }
         lag
     }
 
-    fn wake_all(&mut self, effects: &mut Vec<Effect>) {
-        let Some(open) = &self.open else { return };
-        let head = open.ring.head();
-        for (&session, subscriber) in &mut self.subscribers {
-            if subscriber.cursor < head {
-                wake(session, subscriber, effects);
+    /// Something has come for all.
+    fn tell_workers(&mut self, effects: &mut Vec<Effect>) {
+        for (worker, crew) in self.crews.workers() {
+            if crew.news() {
+                effects.push(Effect::News { worker });
             }
         }
     }
@@ -522,10 +536,10 @@ impl Open {
     }
 }
 
-fn wake(session: SessionId, subscriber: &mut Subscriber, effects: &mut Vec<Effect>) {
-    if !subscriber.dirty {
-        subscriber.dirty = true;
-        effects.push(Effect::Wake { session });
+/// One that is not attached yet looks when it is.
+fn wake(seat: Seat, subscriber: &Subscriber, effects: &mut Vec<Effect>) {
+    if subscriber.attached {
+        effects.push(Effect::Wake { seat });
     }
 }
 

@@ -1,14 +1,22 @@
 //! What the shell has to do for a channel.
 
-use throng_protocol::ids::{Position, Seq, SessionId};
+use throng_protocol::ids::{Position, Seq};
+
+use crate::crew::{Seat, WorkerNumber};
 
 /// An effect of one channel's fan-out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// There is something to take for a session; said once until a take has emptied it.
+    /// There is something to take for sessions of a worker: it is to begin a round, see
+    /// [`crate::ChannelFanout::step`]. Said once until the round is over.
+    News {
+        /// The worker.
+        worker: WorkerNumber,
+    },
+    /// There is something to take for one session.
     Wake {
-        /// The session.
-        session: SessionId,
+        /// Whose.
+        seat: Seat,
     },
     /// Follow the channel from behind a position; the default position stands for the head.
     Follow {

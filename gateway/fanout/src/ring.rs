@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use throng_protocol::ids::{Seq, Ts};
 
+use crate::copies::Copies;
 use crate::subscription::Frames;
 
 /// Bytes of frames one channel keeps: a second of 2,000 messages of 256 bytes, or two largest ones.
@@ -109,7 +110,7 @@ impl Ring {
 
     /// The frames behind `cursor` up to `cap`, at least one if there is any, up to about `budget`
     /// bytes; and the last entry among them. `None` if `cursor` is before the oldest held.
-    pub fn behind(&self, cursor: Seq, cap: Seq, budget: usize) -> Option<(Frames, Seq)> {
+    pub fn behind(&self, cursor: Seq, cap: Seq, budget: usize, copies: &mut Copies) -> Option<(Frames, Seq)> {
         if cursor < self.base {
             return None;
         }
@@ -121,7 +122,7 @@ impl Ring {
             }
             bytes += slot.frame.len();
             last = slot.seq;
-            frames.push(slot.frame.clone());
+            frames.push(copies.of(slot.seq, &slot.frame));
         }
         Some((frames, last))
     }
@@ -178,9 +179,9 @@ mod tests {
                 (ring.base(), ring.head(), ring.len(), ring.bytes()),
                 (Seq(1), Seq(3), 2, 20)
             );
-            assert_eq!(ring.behind(Seq(0), ALL, 1_000), None);
+            assert_eq!(ring.behind(Seq(0), ALL, 1_000, &mut Copies::shared()), None);
             assert_eq!(
-                ring.behind(Seq(1), ALL, 1_000)
+                ring.behind(Seq(1), ALL, 1_000, &mut Copies::shared())
                     .map(|(frames, last)| (frames.len(), last)),
                 Some((2, Seq(3)))
             );
@@ -202,14 +203,20 @@ mod tests {
             ring.push(Seq(seq), Ts(seq * 10), frame(10));
         }
         let cut = |budget| {
-            ring.behind(Seq(1), ALL, budget)
+            ring.behind(Seq(1), ALL, budget, &mut Copies::shared())
                 .map(|(frames, last)| (frames.len(), last))
         };
         assert_eq!(cut(0), Some((1, Seq(2))));
         assert_eq!(cut(29), Some((2, Seq(3))));
         assert_eq!(cut(30), Some((3, Seq(4))));
-        assert_eq!(ring.behind(Seq(4), ALL, 10), Some((Frames::new(), Seq(4))));
-        assert_eq!(ring.behind(Seq(9), ALL, 10), Some((Frames::new(), Seq(9))));
+        assert_eq!(
+            ring.behind(Seq(4), ALL, 10, &mut Copies::shared()),
+            Some((Frames::new(), Seq(4)))
+        );
+        assert_eq!(
+            ring.behind(Seq(9), ALL, 10, &mut Copies::shared()),
+            Some((Frames::new(), Seq(9)))
+        );
     }
 
     #[test]
@@ -219,7 +226,7 @@ mod tests {
             ring.push(Seq(seq), Ts(seq * 10), frame(10));
         }
         let count = |cap| {
-            ring.behind(Seq(1), Seq(cap), 1_000)
+            ring.behind(Seq(1), Seq(cap), 1_000, &mut Copies::shared())
                 .map(|(frames, last)| (frames.len(), last))
         };
         assert_eq!(count(3), Some((2, Seq(3))));

@@ -1,4 +1,4 @@
-//! What a channel keeps per subscription: a cursor, an ack and a flag.
+//! What a channel keeps per subscription: a cursor, an ack and two flags.
 
 use throng_protocol::ids::{Seq, UserNumber};
 use throng_protocol::message::RequestId;
@@ -22,8 +22,8 @@ pub(crate) struct Subscriber {
     pub request: RequestId,
     /// Capped because the edge has lost track of fences, not because one has passed.
     pub lapsed: bool,
-    /// Woken, and not yet told `Take::Nothing`.
-    pub dirty: bool,
+    /// The client knows of the subscription: it may be handed something.
+    pub attached: bool,
 }
 
 impl Subscriber {
@@ -36,8 +36,13 @@ impl Subscriber {
             version: rights.version,
             request,
             lapsed: false,
-            dirty: false,
+            attached: false,
         }
+    }
+
+    /// Whether there is something to take while the log ends at `head`: entries, or the end.
+    pub fn is_due(&self, head: Seq) -> bool {
+        self.is_over() || self.cursor < head.min(self.cap)
     }
 
     pub fn is_capped(&self) -> bool {

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use throng_protocol::ids::{Epoch, Position, Seq, SessionId, Ts};
+use throng_protocol::ids::{Epoch, Position, Seq, Ts};
 use throng_protocol::message::{RequestId, Start};
 
+use crate::crew::Seat;
 use crate::fences::Rights;
 
 /// Where a new subscription's deliveries begin.
@@ -23,8 +24,8 @@ pub struct Subscription {
 /// What a session asks for, and by which right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ask {
-    /// The session.
-    pub session: SessionId,
+    /// The session, and the worker that serves it.
+    pub seat: Seat,
     /// The request it asks with; its end names it.
     pub request: RequestId,
     /// The right.
@@ -76,7 +77,7 @@ pub enum Take {
         /// The cursor.
         from: Seq,
     },
-    /// Nothing now; the session is woken when there is.
+    /// Nothing now; the session or its worker is told when there is.
     Nothing,
     /// The last frame of a subscription that is over: nothing follows. Said until the subscription
     /// is ended by [`crate::ChannelFanout::unsubscribe`].

@@ -1,11 +1,13 @@
 //! One followed channel: its fan-out, who is woken, and what its feed task has to do.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
 use throng_fanout::{
-    Advance, Ask, ChannelFanout, Effect, Lag, RingLimits, SubscribeError, Subscription, Take,
+    Advance, Ask, ChannelFanout, Copies, Effect, Lag, RingLimits, Seat, SubscribeError, Subscription, Take,
+    WorkerNumber,
 };
 use throng_protocol::cluster::{ChannelInfo, FeedEvent, Page, Refusal};
 use throng_protocol::ids::{Epoch, NodeId, Position, Seq, SessionId, Ts};
@@ -55,8 +57,8 @@ pub(super) struct Figures {
 #[derive(Debug)]
 struct Inner {
     fanout: ChannelFanout,
-    /// Who is woken. A session is attached only once it was told of its subscription.
-    receivers: FxHashMap<SessionId, Arc<dyn Receiver>>,
+    /// Who is told, of each worker: the sessions that are attached.
+    receivers: BTreeMap<WorkerNumber, BTreeMap<SessionId, Arc<dyn Receiver>>>,
     jobs: Jobs,
     /// The node whose feed counts.
     node: Option<NodeId>,
@@ -64,6 +66,22 @@ struct Inner {
     /// Entries counted as encoded.
     encoded: u64,
     effects: Vec<Effect>,
+}
+
+impl Inner {
+    /// A session is told of nothing any more.
+    fn forget(&mut self, seat: Seat) {
+        if let Some(of_worker) = self.receivers.get_mut(&seat.worker) {
+            of_worker.remove(&seat.session);
+        }
+    }
+}
+
+/// A session that has something to take.
+#[derive(Debug)]
+pub(crate) struct Due {
+    pub session: SessionId,
+    pub receiver: Arc<dyn Receiver>,
 }
 
 /// A channel this edge follows.
@@ -93,7 +111,7 @@ impl Channel {
         let fanout = ChannelFanout::new(clock.now_ms(), info.number, limits, &mut Vec::new());
         let inner = Inner {
             fanout,
-            receivers: FxHashMap::default(),
+            receivers: BTreeMap::new(),
             jobs: Jobs {
                 follow: Some(Position::default()),
                 ..Jobs::default()
@@ -148,8 +166,8 @@ impl Channel {
     }
 
     /// Whether a session is subscribed.
-    pub fn is_subscribed(&self, session: SessionId) -> bool {
-        self.inner.lock().fanout.is_subscribed(session)
+    pub fn is_subscribed(&self, seat: Seat) -> bool {
+        self.inner.lock().fanout.is_subscribed(seat)
     }
 
     /// Begins a subscription, or places it anew. Nothing is delivered before [`Self::attach`].
@@ -158,35 +176,35 @@ impl Channel {
         if inner.gone {
             return Err(SubscribeFailure::Gone);
         }
+        let begun = inner.fanout.subscribe(ask).map_err(SubscribeFailure::Fanout)?;
+        inner.forget(ask.seat);
+        Ok(begun)
+    }
+
+    /// Lets deliveries of a subscription begin, unless it is over already.
+    pub fn attach(self: &Arc<Self>, seat: Seat, receiver: Arc<dyn Receiver>) {
+        let mut inner = self.inner.lock();
         let Inner {
             fanout,
             receivers,
             effects,
             ..
         } = &mut *inner;
-        let begun = fanout.subscribe(ask, effects).map_err(SubscribeFailure::Fanout)?;
-        receivers.remove(&ask.session);
-        self.settle(&mut inner);
-        Ok(begun)
-    }
-
-    /// Lets deliveries of a subscription begin, unless it is over already.
-    pub fn attach(self: &Arc<Self>, session: SessionId, receiver: Arc<dyn Receiver>) {
-        let mut inner = self.inner.lock();
-        if inner.fanout.is_subscribed(session) {
-            receiver.note(self);
-            inner.receivers.insert(session, receiver);
+        if fanout.attach(seat, effects) {
+            let of_worker = receivers.entry(seat.worker).or_default();
+            of_worker.insert(seat.session, receiver);
+            self.settle(&mut inner);
         }
     }
 
     /// Ends a subscription; `false` if there was none.
-    pub fn unsubscribe(&self, session: SessionId) -> bool {
-        self.end(&mut self.inner.lock(), session)
+    pub fn unsubscribe(&self, seat: Seat) -> bool {
+        self.end(&mut self.inner.lock(), seat)
     }
 
-    fn end(&self, inner: &mut Inner, session: SessionId) -> bool {
-        inner.receivers.remove(&session);
-        let was = inner.fanout.unsubscribe(self.clock.now_ms(), session);
+    fn end(&self, inner: &mut Inner, seat: Seat) -> bool {
+        inner.forget(seat);
+        let was = inner.fanout.unsubscribe(self.clock.now_ms(), seat);
         if was && inner.fanout.subscribers() == 0 {
             // The task waits for the end of the linger from now on.
             self.signal.notify_one();
@@ -195,30 +213,72 @@ impl Channel {
     }
 
     /// The next frames for a session. With its end the subscription is over here too.
-    pub fn take(&self, session: SessionId, budget: usize) -> Take {
-        let mut inner = self.inner.lock();
-        let take = inner.fanout.take(session, budget);
+    pub fn take(&self, seat: Seat, budget: usize, copies: &mut Copies) -> Take {
+        self.take_locked(&mut self.inner.lock(), seat, budget, copies)
+    }
+
+    fn take_locked(&self, inner: &mut Inner, seat: Seat, budget: usize, copies: &mut Copies) -> Take {
+        let take = inner.fanout.take(seat, budget, copies);
         if matches!(take, Take::Ended(_)) {
-            self.end(&mut inner, session);
+            self.end(inner, seat);
         }
         take
     }
 
+    /// Names the next sessions of a worker that have something to take, at most `most`. Whether its
+    /// round goes on.
+    pub fn step(&self, worker: WorkerNumber, most: usize, due: &mut Vec<Due>) -> bool {
+        let mut inner = self.inner.lock();
+        let Inner {
+            fanout, receivers, ..
+        } = &mut *inner;
+        let of_worker = receivers.get(&worker);
+        fanout.step(worker, |session| {
+            if let Some(receiver) = of_worker.and_then(|of_worker| of_worker.get(&session)) {
+                due.push(Due {
+                    session,
+                    receiver: Arc::clone(receiver),
+                });
+            }
+            match due.len() < most {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        })
+    }
+
+    /// The next frames for each of these sessions.
+    pub fn take_all(
+        &self,
+        worker: WorkerNumber,
+        due: &[Due],
+        budget: usize,
+        copies: &mut Copies,
+        takes: &mut Vec<Take>,
+    ) {
+        let mut inner = self.inner.lock();
+        let seats = due.iter().map(|due| Seat {
+            worker,
+            session: due.session,
+        });
+        takes.extend(seats.map(|seat| self.take_locked(&mut inner, seat, budget, copies)));
+    }
+
     /// Where a session stands that must be served from pages.
-    pub fn behind(&self, session: SessionId) -> Option<(Epoch, Seq)> {
-        self.inner.lock().fanout.behind(session)
+    pub fn behind(&self, seat: Seat) -> Option<(Epoch, Seq)> {
+        self.inner.lock().fanout.behind(seat)
     }
 
     /// Moves a session's cursor over a page that begins behind `from`.
-    pub fn advance(&self, session: SessionId, from: Seq, page: &Page) -> Advance {
+    pub fn advance(&self, seat: Seat, from: Seq, page: &Page) -> Advance {
         let to = page.entries.last().map_or(from, |entry| entry.seq);
         let mut inner = self.inner.lock();
-        inner.fanout.advance(session, page.epoch, from, to, page.fenced)
+        inner.fanout.advance(seat, page.epoch, from, to, page.fenced)
     }
 
     /// Records a client's ack.
-    pub fn acked(&self, session: SessionId, position: Position) {
-        self.inner.lock().fanout.acked(session, position);
+    pub fn acked(&self, seat: Seat, position: Position) {
+        self.inner.lock().fanout.acked(seat, position);
     }
 
     /// An event of a node's feed; events of nodes that were left are not listened to.
@@ -346,7 +406,7 @@ impl Channel {
 }
 
 impl Channel {
-    /// Carries effects out: wakes writers, tells the feed task.
+    /// Carries effects out: tells workers and sessions, and the feed task.
     fn settle(self: &Arc<Self>, inner: &mut Inner) {
         let Inner {
             fanout,
@@ -360,9 +420,16 @@ impl Channel {
         let mut work = false;
         for effect in effects.drain(..) {
             match effect {
-                Effect::Wake { session } => {
-                    // Without a receiver it is not attached yet, and attaching looks anyway.
-                    if let Some(receiver) = receivers.get(&session) {
+                Effect::News { worker } => {
+                    // Any of its sessions knows the worker.
+                    let of_worker = receivers.get(&worker).and_then(BTreeMap::first_key_value);
+                    if let Some((_, receiver)) = of_worker {
+                        receiver.news(self);
+                    }
+                }
+                Effect::Wake { seat } => {
+                    let of_worker = receivers.get(&seat.worker);
+                    if let Some(receiver) = of_worker.and_then(|of_worker| of_worker.get(&seat.session)) {
                         receiver.note(self);
                     }
                 }

@@ -216,7 +216,7 @@ impl Connection {
             let member = &requests.member;
             for channel in self.attach.drain(..) {
                 let outbox: Arc<dyn Receiver> = member.outbox.clone();
-                channel.attach(member.session, outbox);
+                channel.attach(member.seat, outbox);
             }
         }
         Ok(())

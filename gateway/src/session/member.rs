@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use throng_fanout::Seat;
 use throng_protocol::ids::{ChannelNumber, GroupId, Position, SessionId};
 use throng_protocol::limits::SUBSCRIPTIONS_MAX;
 use throng_transport::Link;
@@ -28,7 +29,7 @@ pub(super) enum Reserved {
 /// A user at an open session. Dropping it ends its subscriptions.
 #[derive(Debug)]
 pub(super) struct Member {
-    pub session: SessionId,
+    pub seat: Seat,
     pub who: Identity,
     pub outbox: Arc<Outbox>,
     subscriptions: Mutex<HashMap<ChannelNumber, Arc<Channel>>>,
@@ -42,10 +43,14 @@ impl Member {
         session: SessionId,
         who: Identity,
     ) -> Arc<Self> {
-        Arc::new_cyclic(|me| Self {
+        let seat = Seat {
+            worker: worker.number,
             session,
+        };
+        Arc::new_cyclic(|me| Self {
+            seat,
             who,
-            outbox: Outbox::new(shared, worker, link, session, me.clone()),
+            outbox: Outbox::new(shared, worker, link, seat, me.clone()),
             subscriptions: Mutex::default(),
         })
     }
@@ -68,7 +73,7 @@ impl Member {
     pub fn hold(&self, channel: &Arc<Channel>) {
         let mut subscriptions = self.subscriptions.lock();
         let number = channel.info().number;
-        if channel.is_subscribed(self.session) {
+        if channel.is_subscribed(self.seat) {
             subscriptions.insert(number, Arc::clone(channel));
         } else {
             subscriptions.remove(&number);
@@ -78,7 +83,7 @@ impl Member {
     /// A subscription is over; its place is free unless it has begun anew meanwhile.
     pub fn ended(&self, channel: &Channel) {
         let mut subscriptions = self.subscriptions.lock();
-        if !channel.is_subscribed(self.session) {
+        if !channel.is_subscribed(self.seat) {
             subscriptions.remove(&channel.info().number);
         }
     }
@@ -86,7 +91,7 @@ impl Member {
     /// Ends a subscription; `false` if there was none.
     pub fn unsubscribe(&self, channel: ChannelNumber) -> bool {
         let channel = self.subscriptions.lock().remove(&channel);
-        channel.is_some_and(|channel| channel.unsubscribe(self.session))
+        channel.is_some_and(|channel| channel.unsubscribe(self.seat))
     }
 
     /// Ends the subscriptions of a group that the user has left.
@@ -94,7 +99,7 @@ impl Member {
         self.subscriptions.lock().retain(|_, channel| {
             let stays = channel.info().group != *group;
             if !stays {
-                channel.unsubscribe(self.session);
+                channel.unsubscribe(self.seat);
             }
             stays
         });
@@ -104,7 +109,7 @@ impl Member {
     pub fn acked(&self, channel: ChannelNumber, position: Position) {
         let channel = self.subscriptions.lock().get(&channel).cloned();
         if let Some(channel) = channel {
-            channel.acked(self.session, position);
+            channel.acked(self.seat, position);
         }
     }
 }
@@ -112,7 +117,7 @@ impl Member {
 impl Drop for Member {
     fn drop(&mut self) {
         for (_, channel) in self.subscriptions.get_mut().drain() {
-            channel.unsubscribe(self.session);
+            channel.unsubscribe(self.seat);
         }
     }
 }

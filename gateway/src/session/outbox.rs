@@ -10,9 +10,8 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use throng_fanout::{Advance, Frames, Take};
+use throng_fanout::{Advance, Frames, Seat, Take};
 use throng_protocol::code::CLOSE_NORMAL;
-use throng_protocol::ids::SessionId;
 use throng_protocol::limits::{LIVE_LANES, PAGE_ENTRIES_MAX};
 use throng_protocol::session::{STREAM_BULK, STREAM_LIVE};
 use throng_transport::{FrameWriter, Link, WriteError};
@@ -34,7 +33,7 @@ pub(crate) struct Outbox {
     shared: Arc<Shared>,
     worker: Arc<Worker>,
     link: Arc<dyn Link>,
-    session: SessionId,
+    seat: Seat,
     member: Weak<Member>,
     me: Weak<Self>,
     /// Channels with something to take.
@@ -63,29 +62,19 @@ struct Bulk {
     queue: Queue,
 }
 
-/// What has come of a channel's turn on a lane.
-enum Turn {
-    /// It has got what it can take.
-    Over,
-    /// There is more for it.
-    More,
-    /// These have to wait for the client.
-    Wait(Frames),
-}
-
 impl Outbox {
     pub fn new(
         shared: Arc<Shared>,
         worker: Arc<Worker>,
         link: Arc<dyn Link>,
-        session: SessionId,
+        seat: Seat,
         member: Weak<Member>,
     ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             shared,
             worker,
             link,
-            session,
+            seat,
             member,
             me: me.clone(),
             queue: Mutex::default(),
@@ -105,54 +94,47 @@ impl Outbox {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Hands over what the client takes at once.
-    pub fn deliver(self: &Arc<Self>) {
+    /// Hands over what the client takes at once, of all channels that have noted something for it.
+    pub fn deliver(&self) {
         self.listed.store(false, Ordering::Release);
         while !self.is_stopped() {
             let Some(channel) = self.queue.lock().pop() else {
                 return;
             };
-            let mut lanes = self.lanes.lock();
-            let Some((number, lane)) = lane_of(&mut *lanes, &channel) else {
-                return;
-            };
-            if lane.busy {
-                lane.backlog.push(&channel);
-                continue;
-            }
-            match self.turn(lane, &channel) {
-                Ok(Turn::Over) => {}
-                Ok(Turn::More) => self.queue.lock().push(&channel),
-                Ok(Turn::Wait(frames)) => {
-                    lane.busy = true;
-                    lane.backlog.push(&channel);
-                    let stream = lane.stream.take();
-                    tokio::spawn(Arc::clone(self).wait(number, stream, frames));
-                }
-                Err(error) => return self.fail(&error),
+            if self.is_ready(&channel) {
+                let take = channel.take(self.seat, TURN_BYTES, &mut self.worker.rounds.copies());
+                self.hand(&channel, take);
             }
         }
     }
 
-    /// A channel's turn on its lane, without waiting.
-    fn turn(&self, lane: &mut Lane, channel: &Arc<Channel>) -> Result<Turn, WriteError> {
-        let Some((mut frames, more)) = self.take(channel) else {
-            return Ok(Turn::Over);
+    /// Puts frames on a channel's lane; a task waits for the client if it does not take them at once.
+    fn write(&self, channel: &Arc<Channel>, mut frames: Frames, more: bool) {
+        let mut lanes = self.lanes.lock();
+        let Some((number, lane)) = lane_of(&mut *lanes, channel) else {
+            return;
         };
         let written = match &mut lane.stream {
-            Some(stream) => stream.try_write(&mut frames)?,
-            None => false,
+            Some(stream) => stream.try_write(&mut frames),
+            None => Ok(false),
         };
-        Ok(match (written, more) {
-            (false, _) => Turn::Wait(frames),
-            (true, true) => Turn::More,
-            (true, false) => Turn::Over,
-        })
+        match written {
+            Ok(true) if more => self.note(channel),
+            Ok(true) => {}
+            Ok(false) => {
+                let Some(me) = self.me.upgrade() else { return };
+                lane.busy = true;
+                lane.backlog.push(channel);
+                let stream = lane.stream.take();
+                tokio::spawn(me.wait(number, stream, frames));
+            }
+            Err(error) => self.fail(&error),
+        }
     }
 
-    /// The next frames of a channel, and whether there are more.
-    fn take(&self, channel: &Arc<Channel>) -> Option<(Frames, bool)> {
-        match channel.take(self.session, TURN_BYTES) {
+    /// What is to be written of what a channel had, and whether there is more.
+    fn frames(&self, channel: &Arc<Channel>, take: Take) -> Option<(Frames, bool)> {
+        match take {
             Take::Nothing => None,
             Take::Ended(frame) => {
                 if let Some(member) = self.member.upgrade() {
@@ -189,7 +171,8 @@ impl Outbox {
                 let Some(channel) = next.filter(|_| !self.is_stopped()) else {
                     return;
                 };
-                if let Some((frames, more)) = self.take(&channel) {
+                let take = channel.take(self.seat, TURN_BYTES, &mut self.worker.rounds.copies());
+                if let Some((frames, more)) = self.frames(&channel, take) {
                     if more {
                         self.again(number, &channel);
                     }
@@ -272,7 +255,7 @@ impl Outbox {
 
     /// The next page of a subscription behind the ring; `None` if the ring serves it again.
     async fn page(&self, channel: &Channel) -> Result<Option<Vec<Bytes>>, Refused> {
-        let Some((epoch, from)) = channel.behind(self.session) else {
+        let Some((epoch, from)) = channel.behind(self.seat) else {
             return Ok(None);
         };
         let info = channel.info();
@@ -290,7 +273,7 @@ impl Outbox {
                 "the page does not go on where the ring began",
             ));
         }
-        match channel.advance(self.session, from, &page) {
+        match channel.advance(self.seat, from, &page) {
             Advance::Gone => Ok(None),
             Advance::NotTold => {
                 channel.look();
@@ -308,6 +291,27 @@ impl Outbox {
 }
 
 impl Receiver for Outbox {
+    fn news(&self, channel: &Arc<Channel>) {
+        self.worker.rounds.begin(channel);
+    }
+
+    fn is_ready(&self, channel: &Arc<Channel>) -> bool {
+        let mut lanes = self.lanes.lock();
+        let Some((_, lane)) = lane_of(&mut *lanes, channel) else {
+            return false;
+        };
+        if lane.busy {
+            lane.backlog.push(channel);
+        }
+        !lane.busy
+    }
+
+    fn hand(&self, channel: &Arc<Channel>, take: Take) {
+        if let Some((frames, more)) = self.frames(channel, take).filter(|_| !self.is_stopped()) {
+            self.write(channel, frames, more);
+        }
+    }
+
     fn note(&self, channel: &Arc<Channel>) {
         self.queue.lock().push(channel);
         if !self.listed.swap(true, Ordering::AcqRel)

@@ -74,7 +74,7 @@ impl Requests {
                 located = Some(self.locate(&channel, place.ts, &mut granted, by).await?);
             }
             let ask = Ask {
-                session: self.member.session,
+                seat: self.member.seat,
                 request: id,
                 rights: granted.rights,
                 position: located.map_or(place.position, |located| located.position),

@@ -1,6 +1,8 @@
 mod fence_model;
 mod fences;
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::Frames;
 use crate::fences::Rights;
@@ -11,8 +13,32 @@ use throng_protocol::ids::{ClientMessageId, Ts, UserId, UserNumber};
 
 const CHANNEL: ChannelNumber = ChannelNumber(7);
 const EPOCH: Epoch = Epoch(1);
-const S1: SessionId = SessionId(1);
-const S2: SessionId = SessionId(2);
+const S1: Seat = seat(1);
+const S2: Seat = seat(2);
+
+/// Sessions with odd numbers are one worker's, those with even ones another's.
+const fn seat(session: u64) -> Seat {
+    Seat {
+        worker: WorkerNumber((session % 2) as u16),
+        session: SessionId(session),
+    }
+}
+
+/// A worker is told.
+fn news(seat: Seat) -> Effect {
+    Effect::News { worker: seat.worker }
+}
+
+/// All steps of a worker's round: the sessions it names.
+fn round(fanout: &mut ChannelFanout, worker: WorkerNumber) -> Vec<u64> {
+    let mut due = Vec::new();
+    while fanout.step(worker, |session| {
+        due.push(session.0);
+        ControlFlow::Break(())
+    }) {}
+    due
+}
+
 const SMALL: RingLimits = RingLimits {
     bytes_max: 100_000,
     frames_max: 4,
@@ -30,39 +56,57 @@ fn entry(seq: u64) -> Entry {
     }
 }
 
-/// Begins a subscription by a right that no fence has touched.
-trait Begin {
+/// What tests do with a session.
+trait Sessions {
+    /// The next frames, as they are for the only worker.
+    fn get(&mut self, seat: Seat, budget: usize) -> Take;
+
+    /// Begins a subscription and attaches it.
+    fn enter(&mut self, ask: Ask, effects: &mut Vec<Effect>) -> Result<Subscription, SubscribeError>;
+
+    /// Does so by a right that no fence has touched.
     fn begin(
         &mut self,
-        session: SessionId,
+        seat: Seat,
         position: Position,
         log: Option<Position>,
         effects: &mut Vec<Effect>,
     ) -> Result<Subscription, SubscribeError>;
 }
 
-impl Begin for ChannelFanout {
+impl Sessions for ChannelFanout {
+    fn get(&mut self, seat: Seat, budget: usize) -> Take {
+        self.take(seat, budget, &mut Copies::shared())
+    }
+
+    fn enter(&mut self, ask: Ask, effects: &mut Vec<Effect>) -> Result<Subscription, SubscribeError> {
+        let begun = self.subscribe(ask)?;
+        assert!(self.attach(ask.seat, effects));
+        assert_eq!(effects.pop(), Some(Effect::Wake { seat: ask.seat }));
+        Ok(begun)
+    }
+
     fn begin(
         &mut self,
-        session: SessionId,
+        seat: Seat,
         position: Position,
         log: Option<Position>,
         effects: &mut Vec<Effect>,
     ) -> Result<Subscription, SubscribeError> {
         let rights = Rights {
-            number: UserNumber(session.0),
+            number: UserNumber(seat.session.0),
             version: 1,
             fenced: 0,
         };
         let ask = Ask {
-            session,
+            seat,
             request: 1,
             rights,
             position,
             located: false,
             log,
         };
-        self.subscribe(ask, effects)
+        self.enter(ask, effects)
     }
 }
 
@@ -168,14 +212,14 @@ fn an_entry_is_encoded_once_however_many_take_it() {
     let mut fanout = opened(0, RingLimits::default());
     for session in 0..100 {
         fanout
-            .begin(SessionId(session), at(0), None, &mut Vec::new())
+            .begin(seat(session), at(0), None, &mut Vec::new())
             .expect("open");
     }
     batch(&mut fanout, 1..=5);
     batch(&mut fanout, 3..=6);
     let mut first: Option<Frames> = None;
     for session in 0..100 {
-        let frames = chunk(fanout.take(SessionId(session), usize::MAX)).frames;
+        let frames = chunk(fanout.get(seat(session), usize::MAX)).frames;
         let shared = first.get_or_insert_with(|| frames.clone());
         let same = shared.iter().zip(&frames).all(|(a, b)| a.as_ptr() == b.as_ptr());
         assert!(same && frames.len() == 6, "frames are shared, not copied");
@@ -184,22 +228,145 @@ fn an_entry_is_encoded_once_however_many_take_it() {
 }
 
 #[test]
-fn a_session_is_woken_once_while_it_has_something_to_take() {
+fn each_of_several_workers_takes_one_copy_of_a_frame_for_all_its_sessions() {
+    let mut fanout = opened(0, SMALL);
+    let sessions = 0..10;
+    for session in sessions.clone() {
+        fanout
+            .begin(seat(session), at(0), None, &mut Vec::new())
+            .expect("open");
+    }
+    let mut copies = [Copies::own(), Copies::own()];
+    let mut places: [BTreeSet<usize>; 2] = Default::default();
+    for first in [1, 3] {
+        batch(&mut fanout, first..=first + 1);
+        for session in sessions.clone() {
+            let worker = usize::from(seat(session).worker.0);
+            let frames = chunk(fanout.take(seat(session), usize::MAX, &mut copies[worker])).frames;
+            assert_eq!(
+                decoded(&frames),
+                vec![(first - 1, vec![first]), (first, vec![first + 1])]
+            );
+            places[worker].extend(frames.iter().map(|frame| frame.as_ptr() as usize));
+        }
+    }
+    assert_eq!(places[0].len(), 4, "one copy of each frame");
+    assert_eq!(places[1].len(), 4, "one copy of each frame");
+    assert!(places[0].is_disjoint(&places[1]), "each worker has its own");
+}
+
+#[test]
+fn copies_are_not_handed_out_in_another_epoch() {
     let mut fanout = opened(0, RingLimits::default());
     fanout.begin(S1, at(0), None, &mut Vec::new()).expect("open");
-    assert_eq!(batch(&mut fanout, 1..=1), vec![Effect::Wake { session: S1 }]);
+    let mut copies = Copies::own();
+    batch(&mut fanout, 1..=1);
+    let before = chunk(fanout.take(S1, usize::MAX, &mut copies)).frames;
+    fanout.on_reset(Epoch(2), Seq(0), &FenceTable::default(), &mut Vec::new());
+    fanout.on_batch(Epoch(2), Seq(0), &entries(1..=1), &mut Vec::new());
+    let after = chunk(fanout.take(S1, usize::MAX, &mut copies)).frames;
+    assert_ne!(before, after, "the frame names its epoch");
+}
+
+#[test]
+fn a_worker_is_told_once_however_many_sessions_it_serves_until_its_round_is_over() {
+    let mut fanout = opened(0, RingLimits::default());
+    for session in [1, 3, 5, 2] {
+        fanout
+            .begin(seat(session), at(0), None, &mut Vec::new())
+            .expect("open");
+    }
+    assert_eq!(batch(&mut fanout, 1..=1), vec![news(S2), news(S1)]);
     assert_eq!(batch(&mut fanout, 2..=2), vec![]);
-    let taken = chunk(fanout.take(S1, 0));
-    assert_eq!((decoded(&taken.frames), taken.more), (vec![(0, vec![1])], true));
-    assert_eq!(batch(&mut fanout, 3..=3), vec![]);
-    let taken = chunk(fanout.take(S1, usize::MAX));
+    assert_eq!(round(&mut fanout, S1.worker), [1, 3, 5]);
+    assert_eq!(batch(&mut fanout, 3..=3), vec![news(S1)]);
+    for session in [1, 3, 5] {
+        let frames = chunk(fanout.get(seat(session), usize::MAX)).frames;
+        assert_eq!(decoded(&frames).len(), 3);
+    }
+    assert_eq!(round(&mut fanout, S1.worker), [], "nobody has anything to take");
+    assert_eq!(round(&mut fanout, S2.worker), [2]);
+    assert_eq!(batch(&mut fanout, 4..=4), vec![news(S2), news(S1)]);
+}
+
+#[test]
+fn a_round_goes_through_all_sessions_again_when_something_came_while_it_was_under_way() {
+    let mut fanout = opened(0, RingLimits::default());
+    for session in [1, 3, 5] {
+        fanout
+            .begin(seat(session), at(0), None, &mut Vec::new())
+            .expect("open");
+    }
+    let step = |fanout: &mut ChannelFanout| {
+        let mut due = None;
+        let goes_on = fanout.step(S1.worker, |session| {
+            due = Some(session.0);
+            ControlFlow::Break(())
+        });
+        if let Some(session) = due {
+            chunk(fanout.get(seat(session), usize::MAX));
+        }
+        (due, goes_on)
+    };
+    batch(&mut fanout, 1..=1);
+    assert_eq!(step(&mut fanout), (Some(1), true));
     assert_eq!(
-        (decoded(&taken.frames), taken.more),
-        (vec![(1, vec![2]), (2, vec![3])], false)
+        batch(&mut fanout, 2..=2),
+        vec![],
+        "the round under way sees to it"
     );
-    assert_eq!(batch(&mut fanout, 4..=4), vec![Effect::Wake { session: S1 }]);
-    chunk(fanout.take(S1, usize::MAX));
-    assert_eq!(fanout.take(S1, usize::MAX), Take::Nothing);
+    assert_eq!(step(&mut fanout), (Some(3), true));
+    assert_eq!(step(&mut fanout), (Some(5), true));
+    assert_eq!(step(&mut fanout), (None, true), "again from the first");
+    assert_eq!(step(&mut fanout), (Some(1), true));
+    assert_eq!(step(&mut fanout), (None, false));
+    assert_eq!(batch(&mut fanout, 3..=3), vec![news(S1)]);
+}
+
+#[test]
+fn nothing_is_said_of_a_session_before_it_is_attached() {
+    let mut fanout = opened(0, RingLimits::default());
+    let begin = |fanout: &mut ChannelFanout| {
+        let ask = fences::ask(S1, fences::rights(UserNumber(1), 1, 0), at(0));
+        fanout.subscribe(ask).expect("open");
+    };
+    begin(&mut fanout);
+    assert_eq!(batch(&mut fanout, 1..=1), vec![]);
+    assert_eq!(round(&mut fanout, S1.worker), []);
+    let mut effects = Vec::new();
+    assert!(fanout.attach(S1, &mut effects) && !fanout.attach(S2, &mut effects));
+    assert_eq!(effects, vec![Effect::Wake { seat: S1 }]);
+    assert_eq!(batch(&mut fanout, 2..=2), vec![news(S1)]);
+    begin(&mut fanout);
+    assert_eq!(round(&mut fanout, S1.worker), [], "placed anew, it is told first");
+    assert_eq!(batch(&mut fanout, 3..=3), vec![]);
+    fanout.attach(S1, &mut effects);
+    assert_eq!(batch(&mut fanout, 4..=4), vec![news(S1)]);
+    fanout.unsubscribe(0, S1);
+    assert_eq!(round(&mut fanout, S1.worker), []);
+    assert_eq!(batch(&mut fanout, 5..=5), vec![]);
+}
+
+#[test]
+fn a_step_looks_at_a_bounded_number_of_sessions() {
+    let mut fanout = opened(0, RingLimits::default());
+    for session in 0..3_000 {
+        let place = seat(session * 2);
+        fanout.begin(place, at(0), None, &mut Vec::new()).expect("open");
+    }
+    batch(&mut fanout, 1..=1);
+    for session in 0..2_999 {
+        chunk(fanout.get(seat(session * 2), usize::MAX));
+    }
+    let mut due = Vec::new();
+    let mut step = || {
+        fanout.step(S2.worker, |session| {
+            due.push(session.0);
+            ControlFlow::Continue(())
+        })
+    };
+    assert_eq!([step(), step(), step()], [true, true, false]);
+    assert_eq!(due, [5_998]);
 }
 
 #[test]
@@ -209,7 +376,7 @@ fn a_subscriber_behind_the_ring_is_served_from_pages_then_from_the_ring() {
     fanout.begin(S1, at(0), None, &mut effects).expect("open");
     batch(&mut fanout, 1..=10);
     assert_eq!(
-        fanout.take(S1, usize::MAX),
+        fanout.get(S1, usize::MAX),
         Take::Behind {
             epoch: EPOCH,
             from: Seq(0)
@@ -230,7 +397,7 @@ fn a_subscriber_behind_the_ring_is_served_from_pages_then_from_the_ring() {
     assert_eq!(fanout.behind(S1), Some((EPOCH, Seq(0))));
     assert_eq!(fanout.advance(S1, EPOCH, Seq(0), Seq(7), 0), Advance::To(Seq(7)));
     assert_eq!(fanout.behind(S1), None);
-    let taken = chunk(fanout.take(S1, usize::MAX));
+    let taken = chunk(fanout.get(S1, usize::MAX));
     assert_eq!(
         decoded(&taken.frames),
         vec![(7, vec![8]), (8, vec![9]), (9, vec![10])]
@@ -245,10 +412,7 @@ fn a_gap_is_asked_for_once_and_repaired_by_pages() {
     assert_eq!(batch(&mut fanout, 6..=6), vec![]);
     let mut effects = Vec::new();
     fanout.on_page(EPOCH, Seq(0), &entries(1..=4), 0, &mut effects);
-    assert_eq!(
-        effects,
-        vec![Effect::Wake { session: S1 }, Effect::Refetch { from: Seq(4) }]
-    );
+    assert_eq!(effects, vec![news(S1), Effect::Refetch { from: Seq(4) }]);
     effects.clear();
     fanout.on_page(EPOCH, Seq(4), &[], 0, &mut effects);
     assert_eq!(
@@ -259,7 +423,7 @@ fn a_gap_is_asked_for_once_and_repaired_by_pages() {
     effects.clear();
     fanout.on_page(EPOCH, Seq(4), &entries(5..=6), 0, &mut effects);
     assert_eq!(effects, vec![]);
-    assert_eq!(chunk(fanout.take(S1, usize::MAX)).frames.len(), 6);
+    assert_eq!(chunk(fanout.get(S1, usize::MAX)).frames.len(), 6);
 }
 
 #[test]
@@ -293,9 +457,9 @@ fn a_reset_in_the_same_epoch_keeps_cursors_and_in_another_restarts_them() {
     let mut effects = Vec::new();
     fanout.begin(S1, at(0), None, &mut effects).expect("open");
     fanout.on_reset(EPOCH, Seq(50), &FenceTable::default(), &mut effects);
-    assert_eq!(effects, vec![Effect::Wake { session: S1 }]);
+    assert_eq!(effects, vec![news(S1)]);
     assert_eq!(
-        fanout.take(S1, 0),
+        fanout.get(S1, 0),
         Take::Behind {
             epoch: EPOCH,
             from: Seq(0)
@@ -314,7 +478,7 @@ fn a_reset_in_the_same_epoch_keeps_cursors_and_in_another_restarts_them() {
         seq: Seq(3),
     };
     assert_eq!((effects, fanout.position()), (vec![], Some(position)));
-    assert_eq!(fanout.take(S1, 0), Take::Nothing);
+    assert_eq!(fanout.get(S1, 0), Take::Nothing);
 }
 
 #[test]
@@ -358,7 +522,7 @@ fn acks_are_cumulative_and_never_beyond_what_was_handed_out() {
             unacked_max: 10
         }
     );
-    chunk(fanout.take(S1, usize::MAX));
+    chunk(fanout.get(S1, usize::MAX));
     fanout.acked(S1, at(6));
     fanout.acked(S1, at(4));
     fanout.acked(
@@ -409,6 +573,11 @@ enum Step {
     Page {
         count: u64,
     },
+    /// A step of a worker's round that serves up to this many.
+    Round {
+        worker: u16,
+        most: usize,
+    },
     Reset,
 }
 
@@ -421,6 +590,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..4u64, 0..600usize, 1..5u64)
             .prop_map(|(session, budget, page)| Step::Take { session, budget, page }),
         2 => (0..4u64).prop_map(|count| Step::Page { count }),
+        4 => (0..2u16, 1..3usize).prop_map(|(worker, most)| Step::Round { worker, most }),
         1 => Just(Step::Reset),
     ]
 }
@@ -431,7 +601,10 @@ struct Model {
     log: u64,
     held: BTreeMap<u64, u64>,
     refetch: Option<u64>,
-    /// Sessions woken and not yet emptied: nobody else may have anything to take.
+    /// Workers told, whose rounds are not over.
+    told: BTreeSet<WorkerNumber>,
+    /// Sessions woken or named in a round and not yet emptied: of a worker that was not told, nobody
+    /// else may have anything to take.
     woken: BTreeSet<u64>,
 }
 
@@ -448,15 +621,15 @@ impl Model {
                 let from = self.log.saturating_sub(behind);
                 let log = Some(at(self.log));
                 let begun = fanout
-                    .begin(SessionId(session), at(from), log, &mut effects)
+                    .begin(seat(session), at(from), log, &mut effects)
                     .expect("open");
                 assert_eq!(begun.position, at(from));
-                self.woken.remove(&session);
+                self.woken.insert(session);
                 self.held.insert(session, from);
             }
             Step::Unsubscribe { session } => {
                 let was = self.held.remove(&session).is_some();
-                assert_eq!(fanout.unsubscribe(0, SessionId(session)), was);
+                assert_eq!(fanout.unsubscribe(0, seat(session)), was);
                 self.woken.remove(&session);
             }
             Step::Take {
@@ -471,13 +644,15 @@ impl Model {
                     fanout.on_page(EPOCH, Seq(from), &page, 0, &mut effects);
                 }
             }
+            Step::Round { worker, most } => self.round(fanout, WorkerNumber(worker), most),
             Step::Reset => fanout.on_reset(EPOCH, Seq(self.log), &FenceTable::default(), &mut effects),
         }
         for effect in effects {
             match effect {
-                Effect::Wake { session } => {
-                    assert!(self.held.contains_key(&session.0));
-                    assert!(self.woken.insert(session.0), "woken twice while dirty");
+                Effect::News { worker } => {
+                    let theirs = self.held.keys().any(|session| seat(*session).worker == worker);
+                    assert!(theirs, "a worker without sessions is told");
+                    assert!(self.told.insert(worker), "told twice");
                 }
                 Effect::Refetch { from } => assert_eq!(self.refetch.replace(from.0), None),
                 other => panic!("unexpected {other:?}"),
@@ -485,15 +660,40 @@ impl Model {
         }
     }
 
+    fn assert_told(&self, session: u64) {
+        let told = self.told.contains(&seat(session).worker);
+        assert!(told || self.woken.contains(&session), "nobody was told of it");
+    }
+
+    /// Only a worker that was told has a round.
+    fn round(&mut self, fanout: &mut ChannelFanout, worker: WorkerNumber, most: usize) {
+        if !self.told.contains(&worker) {
+            return;
+        }
+        let mut named = 0;
+        let goes_on = fanout.step(worker, |session| {
+            assert!(self.held.contains_key(&session.0) && seat(session.0).worker == worker);
+            self.woken.insert(session.0);
+            named += 1;
+            match named < most {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        });
+        if !goes_on {
+            self.told.remove(&worker);
+        }
+    }
+
     fn take(&mut self, fanout: &mut ChannelFanout, session: u64, budget: usize, page: u64) {
-        let id = SessionId(session);
-        match fanout.take(id, budget) {
+        let id = seat(session);
+        match fanout.get(id, budget) {
             Take::Nothing => {
                 self.woken.remove(&session);
             }
             Take::Ended(_) => panic!("no fence has passed"),
             Take::Behind { epoch, from } => {
-                assert!(self.woken.contains(&session));
+                self.assert_told(session);
                 let held = self.held.get_mut(&session).expect("only subscribers are behind");
                 assert_eq!((epoch, from.0), (EPOCH, *held));
                 let to = (from.0 + page).min(self.log);
@@ -502,7 +702,7 @@ impl Model {
                 *held = to;
             }
             Take::Chunk(chunk) => {
-                assert!(self.woken.contains(&session));
+                self.assert_told(session);
                 let held = self.held.get_mut(&session).expect("only subscribers get chunks");
                 for (prev, seqs) in decoded(&chunk.frames) {
                     assert_eq!((prev, seqs), (*held, vec![*held + 1]));
@@ -531,6 +731,9 @@ proptest! {
         }
         while model.refetch.is_some() {
             model.apply(&mut fanout, &Step::Page { count: 3 });
+        }
+        while let Some(worker) = model.told.first().copied() {
+            model.apply(&mut fanout, &Step::Round { worker: worker.0, most: 2 });
         }
         let sessions: Vec<u64> = model.held.keys().copied().collect();
         for session in sessions {

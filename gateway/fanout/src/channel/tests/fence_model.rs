@@ -172,7 +172,7 @@ impl World {
             } => self.subscribe(session, behind, fresh, &mut effects),
             Step::Take { session, budget } => self.take(session, budget),
             Step::ReadPage(session) => {
-                if let Some((_, from)) = self.fanout.behind(SessionId(session)) {
+                if let Some((_, from)) = self.fanout.behind(seat(session)) {
                     self.page = Some((session, self.read(from.0)));
                 }
             }
@@ -199,7 +199,7 @@ impl World {
                     assert_eq!(Some(position), self.fanout.position());
                     self.lost = true;
                 }
-                Effect::Wake { .. } | Effect::Unfollow => {}
+                Effect::News { .. } | Effect::Wake { .. } | Effect::Unfollow => {}
             }
         }
     }
@@ -293,9 +293,9 @@ impl World {
             let position = at(self.log().saturating_sub(behind));
             let ask = Ask {
                 log: Some(at(self.log())),
-                ..ask(SessionId(session), by, position)
+                ..ask(seat(session), by, position)
             };
-            match self.fanout.subscribe(ask, effects) {
+            match self.fanout.enter(ask, effects) {
                 Ok(begun) => {
                     self.begun(session, by, begun);
                     return;
@@ -337,7 +337,7 @@ impl World {
     }
 
     fn take(&mut self, session: u64, budget: usize) {
-        match self.fanout.take(SessionId(session), budget) {
+        match self.fanout.get(seat(session), budget) {
             Take::Chunk(chunk) => {
                 for (_, seqs) in decoded(&chunk.frames) {
                     seqs.into_iter().for_each(|seq| self.got(session, seq));
@@ -345,7 +345,7 @@ impl World {
             }
             take @ Take::Ended(_) => {
                 assert_eq!(self.ended.insert(session, end(take).position.seq.0), None);
-                assert!(self.fanout.unsubscribe(0, SessionId(session)));
+                assert!(self.fanout.unsubscribe(0, seat(session)));
             }
             Take::Behind { .. } | Take::Nothing => {}
         }
@@ -357,7 +357,7 @@ impl World {
         };
         if let Advance::To(upto) = self
             .fanout
-            .advance(SessionId(session), EPOCH, Seq(from), Seq(to), fenced)
+            .advance(seat(session), EPOCH, Seq(from), Seq(to), fenced)
         {
             (from + 1..=upto.0).for_each(|seq| self.got(session, seq));
         }
