@@ -7,7 +7,7 @@ use anyhow::Result;
 use bytes::{Bytes, BytesMut};
 use clap::ValueEnum;
 use throng_fanout::{Ask, ChannelFanout, Copies, Effect, Rights, RingLimits, Seat, Take, WorkerNumber};
-use throng_protocol::cluster::{Entry, EntryKind, FenceTable};
+use throng_protocol::cluster::{Entry, EntryKind, FenceTable, Hole};
 use throng_protocol::frame;
 use throng_protocol::ids::{
     ChannelId, ChannelNumber, ClientMessageId, Epoch, GroupId, Position, Seq, SessionId, Ts, UserId,
@@ -66,6 +66,12 @@ fn encode(rounds: u64) -> Result<()> {
             sender_number: UserNumber(1),
             client_message_id: ClientMessageId(round),
             body: Bytes::from_static(BODY),
+            target: Seq(0),
+            version: Seq(0),
+            hole: 0,
+            expansion: Vec::new(),
+            removed: Vec::new(),
+            keys_elsewhere: false,
         };
         let deliver = Deliver {
             channel: ChannelNumber(1),
@@ -134,6 +140,12 @@ fn fanout(rounds: u64) -> Result<()> {
             sender: sender.clone(),
             client_message_id: ClientMessageId(round),
             body: Bytes::from_static(BODY),
+            target: Seq(0),
+            version: Seq(0),
+            hole: Hole::None,
+            expansion: Vec::new(),
+            removed: Vec::new(),
+            keys_elsewhere: false,
         };
         effects.clear();
         channel.on_batch(epoch, Seq(round - 1), &[entry], &mut effects);

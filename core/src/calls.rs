@@ -73,7 +73,11 @@ fn shard_for(core: &Core, request: &Request) -> Result<ShardId, Refusal> {
         Request::User { app, user } | Request::KnownUser { app, user } => {
             core.shard_of(PlacementKey::Directory(app, user))
         }
-        Request::Append { shard, .. } | Request::Page { shard, .. } => Ok(*shard),
+        Request::Append { shard, .. }
+        | Request::Page { shard, .. }
+        | Request::Change { shard, .. }
+        | Request::Changes { shard, .. }
+        | Request::Expansion { shard, .. } => Ok(*shard),
         Request::App { .. } | Request::ApiKeys { .. } | Request::Map => Ok(META_SHARD),
         Request::PutApp { .. }
         | Request::AddApiKey { .. }

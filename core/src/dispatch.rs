@@ -4,6 +4,7 @@
 //! linearizable reads are carried out by the leader of their shard only; any other node names the
 //! leader it knows.
 
+mod changes;
 mod fences;
 mod management;
 mod message;
@@ -11,12 +12,12 @@ mod meta;
 mod numbers;
 mod status;
 
-use throng_protocol::cluster::{Answer, PeerId, Refusal, Reply, Request};
+use throng_protocol::cluster::{Answer, By, PeerId, Refusal, Reply, Request};
 use throng_protocol::code::Code;
 
 use throng_protocol::limits::PAGE_BYTES_TARGET;
 use throng_state::command::MetaCommand;
-use throng_state::query::PageWanted;
+use throng_state::query::{ChangesWanted, PageWanted};
 
 use crate::core::Core;
 
@@ -40,11 +41,16 @@ fn permitted(peer: PeerId, request: &Request) -> bool {
         | Request::Grant { .. }
         | Request::Channel { .. }
         | Request::Append { .. }
+        | Request::Changes { .. }
         | Request::Page { .. } => true,
         // An edge speaks for users, who need a right of their own in the group. The app itself speaks through
         // the Server API of a core node.
         Request::CreateChannel { by, .. } | Request::Kick { by, .. } | Request::Mute { by, .. } => {
             by.is_some() || !matches!(peer, PeerId::Edge(_))
+        }
+        Request::Expansion { grant, .. } => grant.is_some() || !matches!(peer, PeerId::Edge(_)),
+        Request::Change { change, .. } => {
+            matches!(change.by, By::Member(_)) || !matches!(peer, PeerId::Edge(_))
         }
         Request::Group { .. }
         | Request::Members { .. }
@@ -90,6 +96,25 @@ async fn carry_out(core: &Core, request: Request) -> Answer {
             };
             message::page(core, shard, channel, wanted, grant).await
         }
+        Request::Change { shard, change } => changes::change(core, shard, change).await,
+        Request::Changes {
+            shard,
+            channel,
+            from,
+            to,
+            since,
+            grant,
+        } => {
+            let wanted = ChangesWanted { from, to, since };
+            changes::changes(core, shard, channel, &wanted, Some(&grant)).await
+        }
+        Request::Expansion {
+            shard,
+            channel,
+            target,
+            after,
+            grant,
+        } => changes::expansion(core, shard, channel, (target, &after), grant.as_ref()).await,
         request @ (Request::CreateGroup { .. }
         | Request::CreateChannel { .. }
         | Request::Join { .. }

@@ -97,6 +97,8 @@ fn hmac_key(key: &ClusterKey) -> hmac::Key {
 mod tests {
     use throng_protocol::ids::{AppId, GroupId, UserId, UserNumber};
 
+    use throng_protocol::cluster::Permissions;
+
     use super::*;
 
     const NOW: u64 = 1_700_000_000_000;
@@ -119,6 +121,7 @@ mod tests {
             issued_ms: NOW,
             muted_until: 0,
             fenced: 2,
+            permissions: Permissions::NONE,
         }
     }
 

@@ -19,6 +19,8 @@ pub(crate) struct Metrics {
     pub appended: Counter,
     /// Bytes of bodies appended.
     pub appended_bytes: Counter,
+    /// Changes to messages appended through this node as the leader; repeats not counted.
+    pub changed: Counter,
     /// Commands applied by this node's replicas.
     pub applied: Counter,
     /// Fences applied by this node's replicas of message shards.
@@ -133,6 +135,11 @@ impl Metrics {
             "throng_core_appended_messages",
             "Messages appended as leader",
             m.appended.clone(),
+        );
+        r.register(
+            "throng_core_appended_changes",
+            "Changes to messages appended as leader",
+            m.changed.clone(),
         );
         r.register(
             "throng_core_appended_bytes",

@@ -147,6 +147,6 @@ pub(crate) const CONTROL_PRIORITY: i32 = 1;
 /// Bytes a page's entries may take in a frame, with room for the page's own fields.
 pub(crate) const PAGE_FRAME_BYTES: usize = throng_protocol::limits::FRAME_BYTES_MAX - 4 * 1024;
 
-/// Bytes an entry takes in a frame besides its body and its sender's name: table, offsets, lengths
+/// Bytes an entry takes in a frame besides its body, its sender's name and its expansion: table, offsets, lengths
 /// and padding, rounded up.
-pub(crate) const ENTRY_OVERHEAD: usize = 112;
+pub(crate) const ENTRY_OVERHEAD: usize = 160;

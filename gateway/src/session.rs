@@ -5,6 +5,7 @@
 //! gets a task that waits for it, and holds up nothing but itself.
 
 mod budget;
+mod changes;
 mod connection;
 mod member;
 mod outbox;

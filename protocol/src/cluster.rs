@@ -7,21 +7,25 @@
 //!
 //! Postcard numbers enum variants by their order: new ones go to the end.
 
+mod change;
 mod fence;
+mod reply;
+mod request;
 
 use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::code::Code;
 use crate::ids::{
     AppId, ChannelId, ChannelNumber, ClientMessageId, EdgeId, Epoch, GroupId, NodeId, Position, Seq, ShardId,
     Ts, UserId, UserNumber,
 };
-use crate::placement::ClusterMap;
 
+pub use change::{By, Change, ChangeError, Hole, Permissions, check_expansion_key};
 pub use fence::{Fence, FenceAt, FenceKind, FenceTable, Fenced};
+pub use reply::{Answer, PENDING_CHANNELS_MAX, Refusal, Reply};
+pub use request::Request;
 
 /// The ALPN of this wire.
 pub const ALPN: &[u8] = b"throng-cluster/1";
@@ -83,6 +87,8 @@ pub struct GrantClaims {
     /// The version of the last fence that touched the user; 0 for none. A shard that has not heard
     /// of that fence yet must not go by this grant.
     pub fenced: u64,
+    /// What the member may do.
+    pub permissions: Permissions,
 }
 
 /// A grant as it travels: the claims in postcard, and their HMAC-SHA256 under the cluster key.
@@ -117,6 +123,14 @@ pub struct ChannelInfo {
 pub enum EntryKind {
     /// A message.
     Message,
+    /// A message has another body.
+    Modify,
+    /// A message was taken back.
+    Recall,
+    /// A message was deleted for all.
+    Delete,
+    /// Keys of a message's expansion were set or removed.
+    Expand,
 }
 
 impl EntryKind {
@@ -124,6 +138,10 @@ impl EntryKind {
     pub fn number(self) -> u8 {
         match self {
             Self::Message => 1,
+            Self::Modify => 2,
+            Self::Recall => 3,
+            Self::Delete => 4,
+            Self::Expand => 5,
         }
     }
 
@@ -131,6 +149,10 @@ impl EntryKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Message => "message",
+            Self::Modify => "modify",
+            Self::Recall => "recall",
+            Self::Delete => "delete",
+            Self::Expand => "expand",
         }
     }
 }
@@ -150,8 +172,21 @@ pub struct Entry {
     pub sender: UserId,
     /// The sender's key.
     pub client_message_id: ClientMessageId,
-    /// The body, opaque.
+    /// The body, opaque. Of a change: its target's, as it is now.
     pub body: Bytes,
+    /// Of a change: the message it changes; 0 for a message.
+    pub target: Seq,
+    /// Of a message: the last change that is in what is shown here; of a change: the last one of its target
+    /// before it. 0 for none.
+    pub version: Seq,
+    /// Why there is no content. Of a change: its target's.
+    pub hole: Hole,
+    /// Of a message its expansion; of a change to one, what it set, as it is now.
+    pub expansion: Vec<(String, String)>,
+    /// Of a change to an expansion: the keys it touched that are not there any more.
+    pub removed: Vec<String>,
+    /// Of a message: its expansion is too large to be a part of its entry.
+    pub keys_elsewhere: bool,
 }
 
 /// A message to append.
@@ -167,6 +202,23 @@ pub struct Append {
     pub first_attempt_ms: u64,
     /// The body.
     pub body: Bytes,
+}
+
+/// A change to append.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppendChange {
+    /// The channel's number.
+    pub channel: ChannelNumber,
+    /// By which right.
+    pub by: By,
+    /// The sender's key, of the same numbers as those of messages.
+    pub client_message_id: ClientMessageId,
+    /// As in [`Append`].
+    pub first_attempt_ms: u64,
+    /// The message to change.
+    pub target: Position,
+    /// What becomes of it.
+    pub change: Change,
 }
 
 /// What a page is on one side of; not part of the page itself.
@@ -186,240 +238,6 @@ pub enum Direction {
     After,
     /// Entries before (less than) the anchor, returned ascending as well.
     Before,
-}
-
-/// A request of one node to another; answered by exactly one [`Answer`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Request {
-    /// The cluster's map; any node answers from what it holds.
-    Map,
-    /// An app's token keys. Any node of the meta shard.
-    App {
-        /// The app.
-        app: AppId,
-    },
-    /// Registers an app or replaces its keys. Admin only.
-    PutApp {
-        /// The app.
-        app: AppId,
-        /// Its keys.
-        keys: Vec<AppKey>,
-    },
-    /// A user's number, issued at the first call.
-    User {
-        /// The app.
-        app: AppId,
-        /// The user.
-        user: UserId,
-    },
-    /// Creates a group, its creator being the first member. Idempotent for the same creator.
-    CreateGroup {
-        /// The app.
-        app: AppId,
-        /// The group.
-        group: GroupId,
-        /// The creator.
-        user: UserId,
-        /// The creator's number.
-        number: UserNumber,
-    },
-    /// Creates a channel. Idempotent: answers with the channel if a member creates it again.
-    CreateChannel {
-        /// The app.
-        app: AppId,
-        /// The group.
-        group: GroupId,
-        /// The channel.
-        channel: ChannelId,
-        /// Who asks, a member; `None` for the app itself, not from edges.
-        by: Option<UserNumber>,
-    },
-    /// Joins a group. Idempotent.
-    Join {
-        /// The app.
-        app: AppId,
-        /// The group.
-        group: GroupId,
-        /// The user.
-        user: UserId,
-        /// The user's number.
-        number: UserNumber,
-    },
-    /// Leaves a group. Idempotent.
-    Leave {
-        /// The app.
-        app: AppId,
-        /// The group.
-        group: GroupId,
-        /// The user's number.
-        number: UserNumber,
-    },
-    /// A grant for a member.
-    Grant {
-        /// The app.
-        app: AppId,
-        /// The group.
-        group: GroupId,
-        /// The user.
-        user: UserId,
-        /// The user's number.
-        number: UserNumber,
-    },
-    /// A channel by name. Linearizable.
-    Channel {
-        /// The app.
-        app: AppId,
-        /// The group.
-        group: GroupId,
-        /// The channel.
-        channel: ChannelId,
-    },
-    /// Appends a message to a channel's log.
-    Append {
-        /// The message shard of the channel.
-        shard: ShardId,
-        /// The message.
-        append: Append,
-    },
-    /// A page of a channel's log, confirmed by a quorum.
-    Page {
-        /// The message shard of the channel.
-        shard: ShardId,
-        /// The channel.
-        channel: ChannelNumber,
-        /// The anchor.
-        anchor: Anchor,
-        /// Which way.
-        direction: Direction,
-        /// Most entries, at most `PAGE_ENTRIES_MAX`.
-        limit: u32,
-        /// Whom the page is for, judged against the fences of the group; `None` for operators and
-        /// for what an edge repairs on its own behalf.
-        grant: Option<Grant>,
-        /// Whether the fences that lie within the page are wanted. Not together with a grant: who
-        /// else was removed is no reader's business.
-        fences: bool,
-    },
-    /// What this node hosts and which shards it leads. Admin only.
-    Status,
-    /// An outbox record of another shard, for the leader of `shard`. Core nodes only.
-    Deliver {
-        /// The shard it is for.
-        shard: ShardId,
-        /// The shard whose outbox it is from.
-        source: ShardId,
-        /// Its number in the outbox of `source` towards `shard`.
-        number: u64,
-        /// What it says, as the core nodes encode it.
-        delivery: Bytes,
-    },
-    /// Leases a range of user numbers to a management shard; for the leader of the meta shard. Core
-    /// nodes only.
-    LeaseNumbers {
-        /// The management shard.
-        shard: ShardId,
-        /// How many numbers.
-        count: u32,
-        /// The request; asking again with the same one returns the same range.
-        request: u64,
-    },
-    /// The receiver's clock. Core nodes only.
-    Clock,
-    /// Ends a membership against the member's will. Answered with `Fenced`. Idempotent until the
-    /// user comes back, and with `since` for ever.
-    Kick {
-        /// The app.
-        app: AppId,
-        /// The group.
-        group: GroupId,
-        /// Who is kicked.
-        user: UserId,
-        /// That user's number.
-        number: UserNumber,
-        /// The member who asks, the group's creator; `None` for the app itself, not from edges.
-        by: Option<UserNumber>,
-        /// The version at which the membership began that is to end; `None` for whichever there is.
-        since: Option<u64>,
-    },
-    /// Takes the right to send away until a moment. Answered with `Fenced`.
-    Mute {
-        /// The app.
-        app: AppId,
-        /// The group.
-        group: GroupId,
-        /// Who is muted.
-        user: UserId,
-        /// That user's number.
-        number: UserNumber,
-        /// Until when, Unix milliseconds; 0 gives the right back.
-        until_ms: u64,
-        /// The member who asks, the group's creator; `None` for the app itself, not from edges.
-        by: Option<UserNumber>,
-    },
-    /// Adds a key that a back end of an app uses the Server API with. Idempotent. Admin only.
-    AddApiKey {
-        /// The app.
-        app: AppId,
-        /// The key.
-        key: ApiKey,
-    },
-    /// Removes such a key. Idempotent. Admin only.
-    RemoveApiKey {
-        /// The app.
-        app: AppId,
-        /// Its id.
-        kid: String,
-    },
-    /// What a group is. Linearizable; not from edges.
-    Group {
-        /// The app.
-        app: AppId,
-        /// The group.
-        group: GroupId,
-    },
-    /// Members of a group by ascending number. Linearizable; not from edges.
-    Members {
-        /// The app.
-        app: AppId,
-        /// The group.
-        group: GroupId,
-        /// The last number of the page before; 0 for the first page.
-        after: UserNumber,
-        /// Most members, at most [`MEMBERS_PAGE_MAX`].
-        limit: u32,
-    },
-    /// Channels of a group in the order of their names. Linearizable; not from edges.
-    Channels {
-        /// The app.
-        app: AppId,
-        /// The group.
-        group: GroupId,
-        /// The last name of the page before.
-        after: Option<ChannelId>,
-        /// Most channels, at most [`CHANNELS_PAGE_MAX`].
-        limit: u32,
-    },
-    /// Makes many users members, in one step. Idempotent; not from edges.
-    JoinAll {
-        /// The app.
-        app: AppId,
-        /// The group.
-        group: GroupId,
-        /// The users with their numbers, at most [`MEMBERS_PAGE_MAX`].
-        members: Vec<(UserId, UserNumber)>,
-    },
-    /// An app's keys of the Server API. Linearizable; not from edges.
-    ApiKeys {
-        /// The app.
-        app: AppId,
-    },
-    /// A user's number, if one was issued. Linearizable.
-    KnownUser {
-        /// The app.
-        app: AppId,
-        /// The user.
-        user: UserId,
-    },
 }
 
 /// Most members in one request or page: with names of 64 bytes some 40 KiB, a small part of a frame.
@@ -498,103 +316,6 @@ pub enum TokenAlgorithm {
     /// HMAC-SHA256 with a shared secret of at least 32 bytes.
     Hs256,
 }
-
-/// Why a request was refused, and what to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Refusal {
-    /// Another node leads the shard; `None` while an election runs. Ask that one, or again later.
-    NotLeader {
-        /// The leader, if this node knows one.
-        leader: Option<NodeId>,
-    },
-    /// A numbered error for the client.
-    Code {
-        /// The code.
-        code: Code,
-        /// What happened, for people.
-        text: String,
-    },
-    /// The grant is older than a fence that touches its user. Never told to clients: an edge asks
-    /// management for a fresh grant, once, and tells what that comes to.
-    GrantStale,
-}
-
-/// The answer to a [`Request`].
-pub type Answer = Result<Reply, Refusal>;
-
-/// What a granted request returns.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reply {
-    /// To `Map`.
-    Map(ClusterMap),
-    /// To `App`; `None` for an unknown app.
-    App(Option<Vec<AppKey>>),
-    /// To requests that only succeed.
-    Done,
-    /// To `User`.
-    User(UserNumber),
-    /// To `CreateChannel` and `Channel`.
-    Channel(ChannelInfo),
-    /// To `Grant`.
-    Grant(Grant),
-    /// To `Append`.
-    Appended {
-        /// The channel's epoch.
-        epoch: Epoch,
-        /// The message's position.
-        seq: Seq,
-        /// Its time stamp.
-        ts: Ts,
-        /// Whether it was appended by an earlier attempt.
-        repeat: bool,
-    },
-    /// To `Page`.
-    Page(Page),
-    /// To `Status`.
-    Status(NodeStatus),
-    /// To `Deliver`, when earlier records are missing; nothing was done.
-    DeliverFrom {
-        /// The number that must come next.
-        expected: u64,
-    },
-    /// To `LeaseNumbers`: the range `start..end`.
-    Leased {
-        /// The first number.
-        start: u64,
-        /// The number behind the last.
-        end: u64,
-    },
-    /// To `Clock`: Unix milliseconds.
-    Clock(u64),
-    /// To `Kick` and `Mute`.
-    Fenced {
-        /// The version of the group's management state that the change made.
-        version: u64,
-        /// Channels whose shard has not taken the fence yet, at most [`PENDING_CHANNELS_MAX`] of
-        /// them. Empty when the change holds everywhere.
-        pending: Vec<ChannelId>,
-        /// Further such channels that are not named.
-        more: u32,
-    },
-    /// To `Group`.
-    Group(GroupInfo),
-    /// To `Members`.
-    Members(Vec<MemberInfo>),
-    /// To `Channels`.
-    Channels(Vec<ChannelInfo>),
-    /// To `JoinAll`.
-    Joined {
-        /// How many of the users were no members before.
-        joined: u32,
-    },
-    /// To `ApiKeys`: none for an unknown app.
-    ApiKeys(Vec<ApiKey>),
-    /// To `KnownUser`.
-    KnownUser(Option<UserNumber>),
-}
-
-/// Most channels that [`Reply::Fenced`] names: enough for a person to read, and bounded.
-pub const PENDING_CHANNELS_MAX: usize = 100;
 
 /// A page of a channel's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -104,6 +104,12 @@ codes! {
     IdempotencyConflict = 401, "idempotency_conflict", Fatal, false;
     /// The first attempt is older than the idempotency window.
     RetryTooOld = 402, "retry_too_old", Fatal, false;
+    /// The entry to change does not exist, is of another epoch, or is no message.
+    TargetUnknown = 403, "target_unknown", Fatal, false;
+    /// The message to change was recalled or deleted.
+    TargetGone = 404, "target_gone", Fatal, false;
+    /// The message's expansion would have more keys than allowed.
+    ExpansionFull = 405, "expansion_full", Fatal, false;
     /// No leader could be reached; retry.
     Unavailable = 500, "unavailable", Retryable, false;
     /// The shard has stopped: its disk is full or its store fails its checks.

@@ -15,4 +15,5 @@ pub mod message;
 pub mod placement;
 pub mod rate;
 pub mod session;
+pub mod timeline;
 mod wire;

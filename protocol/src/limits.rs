@@ -67,6 +67,25 @@ pub const LIVE_LANES: u8 = 4;
 /// Out-of-order entries a client buffers per channel before it syncs instead.
 pub const REORDER_ENTRIES_MAX: usize = 512;
 
+/// Most keys that one change may set and remove of an expansion: RongCloud's limit.
+pub const EXPANSION_KEYS_PER_CHANGE_MAX: usize = 20;
+
+/// Most keys of a message's expansion: RongCloud's limit.
+pub const EXPANSION_KEYS_MAX: usize = 300;
+
+/// Longest key of an expansion in bytes: RongCloud's limit.
+pub const EXPANSION_KEY_BYTES_MAX: usize = 32;
+
+/// Longest value of an expansion in bytes: RongCloud's limit.
+pub const EXPANSION_VALUE_BYTES_MAX: usize = 4_096;
+
+/// Most bytes of keys and values with which a message's expansion is a part of its entry; a larger one is
+/// read by itself. Half of what a page aims at, so that every entry of a page fits into a frame.
+pub const EXPANSION_INLINE_BYTES_MAX: usize = 16 * 1024;
+
+/// Most entries of a range whose changes are asked for at once: a page.
+pub const CHANGES_RANGE_MAX: u64 = 300;
+
 /// FlatBuffers verifier: nesting of tables. The schema's deepest is 3.
 pub const VERIFIER_DEPTH_MAX: usize = 8;
 

@@ -4,6 +4,7 @@
 //! verifies it with tight limits before any field is read. Bodies are slices of the frame they came
 //! in. Semantics (who may send what, when) are not here but in [`crate::session`].
 
+mod change;
 mod decode;
 mod encode;
 mod rights;
@@ -16,6 +17,7 @@ use crate::ids::{
     UserId, UserNumber,
 };
 
+pub use change::{Change, Changes, Expansion, ReadExpansion};
 pub use decode::DecodeError;
 pub use rights::{Ended, Fenced, Kick, Mute};
 
@@ -114,6 +116,14 @@ messages! {
     Fenced = 27,
     /// Server: a subscription is over.
     Ended = 28,
+    /// Client: change a message.
+    Change = 29,
+    /// Client: what has changed of a range of entries.
+    Changes = 30,
+    /// Client: the expansion of a message.
+    ReadExpansion = 31,
+    /// Server: it.
+    Expansion = 32,
 }
 
 /// See [`Message::Hello`].
@@ -247,6 +257,8 @@ pub struct Ack {
     pub ts: Ts,
     /// Whether an earlier attempt had stored it.
     pub repeat: bool,
+    /// Of a change: the last change of its target before it; 0 for none. Not told with a repeat.
+    pub before: Seq,
 }
 
 /// See [`Message::Subscribe`].
@@ -316,7 +328,7 @@ pub struct Entry {
     pub seq: Seq,
     /// Time stamp.
     pub ts: Ts,
-    /// What it is; 1 is a message. A client shows unknown kinds as "unsupported" and keeps the position.
+    /// What it is, see [`EntryKind::number`]; 1 is a message. A client shows unknown kinds as "unsupported" and keeps the position.
     pub kind: u8,
     /// Who sent it.
     pub sender: UserId,
@@ -324,8 +336,22 @@ pub struct Entry {
     pub sender_number: UserNumber,
     /// The sender's key.
     pub client_message_id: ClientMessageId,
-    /// The body.
+    /// The body. Of a change: its target's, as it is now.
     pub body: Bytes,
+    /// Of a change: the message it changes; 0 for a message.
+    pub target: Seq,
+    /// Of a message: the last change that is in what is shown here; of a change: the last one of its target
+    /// before it. 0 for none.
+    pub version: Seq,
+    /// Why there is no content; 0 if there is, see [`Hole::number`]. Of a change: its target's. A client shows
+    /// a number it does not know as a message that is gone.
+    pub hole: u8,
+    /// Of a message its expansion; of a change to one, what it set, as it is now.
+    pub expansion: Vec<(String, String)>,
+    /// Of a change to an expansion: the keys it touched that are not there any more.
+    pub removed: Vec<String>,
+    /// Of a message: its expansion is not here; [`ReadExpansion`] brings it.
+    pub keys_elsewhere: bool,
 }
 
 /// See [`Message::Deliver`].
@@ -367,7 +393,7 @@ pub struct Sync {
     pub ts: Ts,
 }
 
-pub use crate::cluster::{Anchor, Direction};
+pub use crate::cluster::{Anchor, Direction, EntryKind, Hole};
 
 impl From<Seq> for Anchor {
     fn from(seq: Seq) -> Self {

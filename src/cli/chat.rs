@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use throng_client::{
-    ChannelId, Client, Code, Direction, Event, Fenced, From, GroupId, RequestError, Seq, UserId,
+    Change, ChannelId, Client, Code, Direction, Entry, EntryKind, Epoch, Event, Fenced, From, GroupId, Hole,
+    Position, RequestError, Seq, UserId,
 };
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::JoinSet;
@@ -20,6 +21,10 @@ const HISTORY: u32 = 20;
 
 /// How long a line is retried before chat says that it was not sent.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a line may be beside a message; messages are named by the number before them.
+const COMMANDS: &str = "/modify N TEXT, /recall N, /delete N, /set N KEY VALUE, /unset N KEY, /kick USER, \
+                        /mute USER SECONDS (0 ends it)";
 
 /// The arguments of `throng chat`.
 #[derive(Debug, Clone, clap::Args)]
@@ -73,27 +78,32 @@ async fn converse(client: &Client, group: &GroupId, channel: &ChannelId) -> Resu
         .history(group, channel, end, Direction::Before, HISTORY)
         .await
         .map_err(|error| failed(&error))?;
-    for entry in &page.entries {
-        show(entry.seq, entry.sender.as_str(), &entry.body);
-    }
+    let mut epoch = live.start().epoch;
+    page.entries.iter().for_each(show);
     tell::note(format_args!(
-        "{group}/{channel}: a line is a message; /kick USER, /mute USER SECONDS (0 ends it); Ctrl-D ends"
+        "{group}/{channel}: a line is a message; {COMMANDS}; Ctrl-D ends"
     ));
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     let mut said = JoinSet::new();
     loop {
         tokio::select! {
             event = live.recv_event() => match event {
-                Some(Event::Delivery(delivery)) => show(delivery.seq, delivery.sender.as_str(), &delivery.body),
-                Some(Event::Reset { from, to }) => tell::note(format_args!(
-                    "you were out of the group, or its log was rebuilt: nothing is shown between {} and {}",
-                    from.seq, to.seq
-                )),
+                Some(Event::Delivery(delivery)) => show(&delivery.entry()),
+                Some(Event::Reset { from, to }) => {
+                    epoch = to.epoch;
+                    tell::note(format_args!(
+                        "you were out of the group, or its log was rebuilt: nothing is shown between {} and {}",
+                        from.seq, to.seq
+                    ));
+                }
                 None => return Err(over(group, channel, live.ended())),
             },
             line = lines.next_line() => match line {
                 Ok(Some(line)) if line.is_empty() => {}
-                Ok(Some(line)) => drop(said.spawn(say(client.clone(), group.clone(), channel.clone(), line))),
+                Ok(Some(line)) => {
+                    let place = (group.clone(), channel.clone(), epoch);
+                    drop(said.spawn(say(client.clone(), place, line)));
+                }
                 // What was typed before the end is still sent.
                 _ => break,
             },
@@ -123,6 +133,8 @@ enum Line {
     Message(String),
     Kick(UserId),
     Mute(UserId, Duration),
+    /// A change to the message at a place.
+    Change(Seq, Change),
     /// A command that cannot be understood, and why.
     Wrong(&'static str),
 }
@@ -145,14 +157,52 @@ fn read(line: &str) -> Line {
         },
         ["kick", ..] => Line::Wrong("write /kick USER"),
         ["mute", ..] => Line::Wrong("write /mute USER SECONDS"),
-        _ => Line::Wrong("commands are /kick USER and /mute USER SECONDS; a message begins with two slashes"),
+        ["modify" | "recall" | "delete" | "set" | "unset", ..] => read_change(command),
+        _ => Line::Wrong("there is no such command; a message begins with two slashes"),
     }
 }
 
+/// Reads a command that changes a message: the text of a body or a value is the rest of the line as it is.
+fn read_change(command: &str) -> Line {
+    let Some((word, rest)) = command.split_once(' ') else {
+        return Line::Wrong("name the message by the number before it");
+    };
+    let (seq, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+    let Ok(seq) = seq.parse().map(Seq) else {
+        return Line::Wrong("name the message by the number before it");
+    };
+    let change = match (word, rest.split_once(' ')) {
+        ("modify", _) if rest.is_empty() => return Line::Wrong("write /modify NUMBER TEXT"),
+        ("modify", _) => Change::Modify {
+            body: rest.to_owned().into(),
+        },
+        ("recall", _) if rest.is_empty() => Change::Recall,
+        ("delete", _) if rest.is_empty() => Change::Delete,
+        ("set", Some((key, value))) => Change::Expand {
+            set: vec![(key.to_owned(), value.to_owned())],
+            remove: Vec::new(),
+        },
+        ("unset", None) if !rest.is_empty() => Change::Expand {
+            set: Vec::new(),
+            remove: vec![rest.to_owned()],
+        },
+        _ => return Line::Wrong("write /recall N, /delete N, /set N KEY VALUE or /unset N KEY"),
+    };
+    Line::Change(seq, change)
+}
+
 /// Carries a line out beside the conversation.
-async fn say(client: Client, group: GroupId, channel: ChannelId, line: String) {
+async fn say(client: Client, (group, channel, epoch): (GroupId, ChannelId, Epoch), line: String) {
     let (what, outcome) = match read(&line) {
         Line::Message(text) => return speak(client, group, channel, text).await,
+        Line::Change(seq, change) => {
+            // It shows when it is delivered.
+            let target = Position { epoch, seq };
+            if let Err(error) = client.change(&group, &channel, target, change).await {
+                tell::note(format_args!("not done: {line}\n     why: {error}"));
+            }
+            return;
+        }
         Line::Wrong(why) => return tell::note(format_args!("not done: {line}\n     why: {why}")),
         Line::Kick(user) => (format!("{user} is kicked"), client.kick(&group, &user).await),
         Line::Mute(user, Duration::ZERO) => (
@@ -187,10 +237,42 @@ async fn speak(client: Client, group: GroupId, channel: ChannelId, line: String)
     }
 }
 
-fn show(seq: Seq, sender: &str, body: &[u8]) {
-    // A body is anybody's bytes; what could steer the terminal is shown, not obeyed.
-    let text: String = String::from_utf8_lossy(body).chars().flat_map(visible).collect();
-    tell::say(format_args!("{seq:>6}  {sender}: {text}"));
+fn show(entry: &Entry) {
+    tell::say(format_args!("{:>6}  {}", entry.seq, line_of(entry)));
+}
+
+/// An entry as a line. Names, bodies, keys and values are anybody's; what could steer the terminal is shown,
+/// not obeyed.
+fn line_of(entry: &Entry) -> String {
+    let plain = |text: &str| text.chars().flat_map(visible).collect::<String>();
+    let (sender, body) = (
+        entry.sender.as_str(),
+        plain(&String::from_utf8_lossy(&entry.body)),
+    );
+    let set = entry.expansion.iter();
+    let mut keys: Vec<String> = set
+        .map(|(key, value)| format!("{}={}", plain(key), plain(value)))
+        .collect();
+    keys.extend(entry.removed.iter().map(|key| format!("{} removed", plain(key))));
+    let keys = match keys.is_empty() {
+        true => String::new(),
+        false => format!(" [{}]", keys.join(", ")),
+    };
+    let gone = match entry.hole {
+        0 => None,
+        hole if hole == Hole::Recalled.number() => Some("recalled"),
+        _ => Some("deleted"),
+    };
+    match (entry.target, gone) {
+        (Seq(0), None) if entry.version != Seq(0) => format!("{sender}: {body}{keys} (changed)"),
+        (Seq(0), None) => format!("{sender}: {body}{keys}"),
+        (Seq(0), Some(gone)) => format!("{sender}: ({gone})"),
+        (target, Some(gone)) => format!("* {sender} changed {target}, which was {gone}"),
+        (target, None) if entry.kind == EntryKind::Modify.number() => {
+            format!("* {sender} changed {target}: {body}")
+        }
+        (target, None) => format!("* {sender} changed {target}:{keys}"),
+    }
 }
 
 fn visible(c: char) -> Vec<char> {
@@ -233,6 +315,38 @@ mod tests {
             "/mute bob -1",
             "/ban bob",
             &long,
+        ] {
+            assert!(matches!(read(line), Line::Wrong(_)), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_change_names_its_message_and_takes_the_rest_of_the_line_as_it_is() {
+        let expand = |set: &[(&str, &str)], remove: &[&str]| Change::Expand {
+            set: set
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+            remove: remove.iter().map(|key| (*key).to_owned()).collect(),
+        };
+        let body = "two  spaces".into();
+        for (line, seq, change) in [
+            ("/modify 7 two  spaces", 7, Change::Modify { body }),
+            ("/recall 7", 7, Change::Recall),
+            ("/delete 12", 12, Change::Delete),
+            ("/set 7 like 3 of 5", 7, expand(&[("like", "3 of 5")], &[])),
+            ("/unset 7 like", 7, expand(&[], &["like"])),
+        ] {
+            assert_eq!(read(line), Line::Change(Seq(seq), change), "{line}");
+        }
+        for line in [
+            "/modify",
+            "/modify 7",
+            "/modify x y",
+            "/recall",
+            "/recall 7 8",
+            "/set 7 like",
+            "/unset 7",
         ] {
             assert!(matches!(read(line), Line::Wrong(_)), "{line}");
         }

@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 use serde::Serialize;
-use throng_protocol::cluster::{ChannelInfo, Entry, FenceAt, Page};
+use throng_protocol::cluster::{ChannelInfo, Entry, FenceAt, Hole, Page};
 use throng_protocol::ids::{MessageId, Seq, Ts};
 
 use super::admin::Admin;
@@ -26,7 +26,8 @@ pub struct ExportArgs {
     channel: String,
 }
 
-/// A line of an entry. `target` is for changes, which name the entry they change.
+/// A line of an entry. `target` is for changes, which name the entry they change; `len` and `hash` are of the body
+/// that is shown now, which of a change is its target's.
 #[derive(Debug, Serialize)]
 struct EntryLine<'a> {
     seq: u64,
@@ -36,6 +37,8 @@ struct EntryLine<'a> {
     sender: &'a str,
     client_id: u64,
     target: Option<u64>,
+    version: u64,
+    hole: Option<&'a str>,
     len: usize,
     hash: String,
 }
@@ -111,7 +114,9 @@ impl<W: Write> Printer<'_, W> {
             kind: entry.kind.name(),
             sender: entry.sender.as_str(),
             client_id: entry.client_message_id.0,
-            target: None,
+            target: (entry.target != Seq(0)).then_some(entry.target.0),
+            version: entry.version.0,
+            hole: (entry.hole != Hole::None).then_some(entry.hole.name()),
             len: entry.body.len(),
             hash: hash(&entry.body),
         })
@@ -168,6 +173,12 @@ mod tests {
             sender: UserId::new("ann").expect("valid"),
             client_message_id: ClientMessageId(seq),
             body: Bytes::from_static(b"abc"),
+            target: Seq(0),
+            version: Seq(0),
+            hole: Hole::None,
+            expansion: Vec::new(),
+            removed: Vec::new(),
+            keys_elsewhere: false,
         }
     }
 

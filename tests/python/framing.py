@@ -8,12 +8,18 @@ BODY_BYTES_MAX = 131_072
 TOKEN_BYTES_MAX = 4_096
 TEXT_BYTES_MAX = 1_024
 PENDING_MAX = 100
+KEY_BYTES_MAX = 32
+VALUE_BYTES_MAX = 4_096
+KEYS_MAX = 300
+KEYS_PER_CHANGE_MAX = 20
+CHANGES_RANGE_MAX = 300
+EXPAND = 5
 
 NAMES = {"group", "channel_name", "user", "sender", "device"}
 TEXTS = {"client": TEXT_BYTES_MAX, "edge": TEXT_BYTES_MAX, "reason": TEXT_BYTES_MAX, "message": TEXT_BYTES_MAX}
 REQUESTS = {
     "CreateGroup", "CreateChannel", "Join", "Leave", "Send", "Subscribe", "Unsubscribe", "Sync", "History", "Resume",
-    "Kick", "Mute",
+    "Kick", "Mute", "Change", "Changes", "ReadExpansion",
 }
 # Requests that name a place in a log by a position or by a time stamp.
 BY_TS = {"Subscribe", "Sync", "History", "Resume"}
@@ -101,12 +107,39 @@ def check(schema, name: str, fields: dict):
             refuse("invalid_field", "a position and a time stamp")
     if name == "Fenced" and len(fields["pending"]) > PENDING_MAX:
         refuse("invalid_field", "pending")
+    if name in ("Change", "Changes", "ReadExpansion"):
+        named = fields.get("target") or fields.get("from") or fields.get("seq")
+        if fields["epoch"] == 0 or named == "0":
+            refuse("invalid_field", "epoch or seq 0")
+    if name == "Change":
+        _check_change(fields, refuse)
+    if name == "Changes" and not 0 <= int(fields["to"]) - int(fields["from"]) < CHANGES_RANGE_MAX:
+        refuse("invalid_field", "to")
+    for one in fields.get("entries", [fields]):
+        if len(one.get("keys", [])) != len(one.get("values", [])) or len(one.get("keys", [])) > KEYS_MAX:
+            refuse("invalid_field", "keys and values")
     if name in ("Deliver", "Page"):
         seqs = [int(entry["seq"]) for entry in fields["entries"]]
         if any(later <= earlier for earlier, later in zip(seqs, seqs[1:])):
             refuse("invalid_field", "entries do not ascend")
         if name == "Deliver" and (not seqs or seqs[0] <= int(fields["prev"])):
             refuse("invalid_field", "prev is not before the first entry")
+
+
+def _check_change(fields, refuse):
+    if not 2 <= fields["kind"] <= EXPAND:
+        refuse("invalid_field", "kind")
+    keys = fields["keys"] + fields["removed"]
+    if fields["kind"] == EXPAND and not 1 <= len(keys) <= KEYS_PER_CHANGE_MAX:
+        refuse("invalid_field", "keys")
+    if len(set(keys)) != len(keys):
+        refuse("invalid_field", "a key twice")
+
+
+def _check_key(field, key, refuse):
+    control = any(unicodedata.category(char) == "Cc" for char in key)
+    if control or not 1 <= len(key.encode()) <= KEY_BYTES_MAX:
+        refuse("invalid_field", field)
 
 
 def _check_name(field, value, refuse):
@@ -121,6 +154,14 @@ def _check_field(schema, field, kind, value, refuse):
             _check_name(field, value, refuse)
         limit = TOKEN_BYTES_MAX if field == "token" else TEXTS.get(field)
         if limit is not None and len(value.encode()) > limit:
+            refuse("invalid_field", field)
+        if field == "after" and len(value.encode()) > KEY_BYTES_MAX:
+            refuse("invalid_field", field)
+    elif field in ("keys", "removed"):
+        for key in value:
+            _check_key(field, key, refuse)
+    elif field == "values":
+        if any(len(text.encode()) > VALUE_BYTES_MAX for text in value):
             refuse("invalid_field", field)
     elif kind == "[string]":
         if any(len(text.encode()) > TEXT_BYTES_MAX for text in value):

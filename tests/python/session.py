@@ -5,12 +5,10 @@ import json
 import os
 from pathlib import Path
 
-from client import BULK, LIVE, PATIENCE, connected, make_token
+from changes import changes
+from client import LIVE, PATIENCE, connected, make_token
 from framing import encode_frame, encode_message
-
-
-def same(got, expected):
-    assert got == expected, f"expected {expected}, got {got}"
+from session_parts import delivered, expect_done, expect_error, founded, message, same, sent, subscribed_to
 
 
 class Cluster:
@@ -72,36 +70,11 @@ async def sound_path(cluster, case):
     return client, welcome, ack
 
 
-async def expect_done(client, name, **fields):
-    answer, got = await client.retried(name, **fields)
-    assert answer == "Done", f"{answer} {got}"
-
-
-async def expect_error(client, code, name, **fields):
-    answer, got = await client.retried(name, **fields)
-    same((answer, got.get("code")), ("Error", code))
-    await client.ping()
-
-
 async def subscribe_at_head(cluster, client):
     answer, fields = await client.retried("Subscribe", epoch=0, **cluster.place)
     same(answer, "Subscribed")
     same((fields["group"], fields["channel_name"]), (cluster.group, cluster.channel))
     same((fields["start"], fields["seq"], fields["head"]), ("Head", "0", "0"))
-    return fields
-
-
-def message(welcome, key, body: bytes):
-    return {"client_message_id": key, "first_attempt_ms": welcome["server_time_ms"], "body": body.hex()}
-
-
-async def delivered(client, channel, seq):
-    stream, _, fields = await client.expect(
-        lambda _, name, fields: name == "Deliver"
-        and fields["channel"] == channel
-        and any(entry["seq"] == seq for entry in fields["entries"])
-    )
-    assert stream in (LIVE, BULK), f"a deliver on stream kind {stream}"
     return fields
 
 
@@ -253,18 +226,6 @@ async def rights(cluster, case, ann, welcome):
     await case("a position and a time stamp", position_and_time_stamp(ann, place))
 
 
-async def founded(ann, client, place):
-    await expect_done(ann, "CreateGroup", group=place["group"])
-    await expect_done(ann, "CreateChannel", **place)
-    await expect_done(client, "Join", group=place["group"])
-
-
-async def subscribed_to(client, place, **position):
-    answer, fields = await client.retried("Subscribe", **place, **position)
-    same(answer, "Subscribed")
-    return fields
-
-
 async def fenced(client, name, **fields):
     answer, got = await client.retried(name, **fields)
     assert answer == "Fenced", f"{answer} {got}"
@@ -276,12 +237,6 @@ async def may_not_kick(client, group):
     await expect_error(client, 303, "Kick", group=group, user="ann")
     await expect_error(client, 303, "Mute", group=group, user="ann", until_ms="1")
     await expect_error(client, 300, "Kick", group=group + "-not", user="ann")
-
-
-async def sent(client, place, welcome, key):
-    answer, ack = await client.retried("Send", **place, **message(welcome, key, b"in time"))
-    same(answer, "Ack")
-    return ack
 
 
 async def mute(ann, client, place, welcome):
@@ -513,6 +468,7 @@ async def run(schema, folder: Path, report) -> None:
                 raise AssertionError("the cases behind the first send need it")
             await another_user(cluster, case, ann, welcome)
             await rights(cluster, case, ann, welcome)
+            await changes(cluster, case, ann, welcome)
             await refused_requests(cluster, case, ann, welcome)
             await refused_connections(cluster, case)
             await case("the first client is unaffected by all of it", ann.ping())

@@ -295,6 +295,12 @@ mod tests {
             sender_number: throng_protocol::ids::UserNumber(1),
             client_message_id: ClientMessageId(*seq),
             body: Bytes::from_static(b"12345678"),
+            target: Seq(0),
+            version: Seq(0),
+            hole: 0,
+            expansion: Vec::new(),
+            removed: Vec::new(),
+            keys_elsewhere: false,
         };
         Deliver {
             channel: ChannelNumber(1),

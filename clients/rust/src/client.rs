@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use throng_protocol::cluster::Change;
 use throng_protocol::ids::{
-    ChannelId, ChannelNumber, ClientMessageId, Epoch, GroupId, MessageId, Seq, Ts, UserId,
+    ChannelId, ChannelNumber, ClientMessageId, Epoch, GroupId, MessageId, Position, Seq, Ts, UserId,
 };
 use throng_protocol::message::{self, Anchor, Direction, Entry, Place};
 use throng_protocol::session::client::{Answer, SyncFrom};
@@ -60,6 +61,31 @@ pub struct Ack {
     pub repeat: bool,
     /// The key it was sent under.
     pub client_message_id: ClientMessageId,
+}
+
+/// A change is stored, and made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Changed {
+    /// The position of the change: the version that the message has by it.
+    pub position: Position,
+    /// Its time stamp.
+    pub ts: Ts,
+    /// Whether an earlier attempt had stored it.
+    pub repeat: bool,
+    /// The last change of the message before this one; 0 for none. Somebody else has changed the message in
+    /// between if it is above what the caller knew. Not told with a repeat.
+    pub before: Seq,
+}
+
+/// Keys of a message's expansion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expansion {
+    /// The last change of the message; 0 for none.
+    pub version: Seq,
+    /// Keys and their values, ascending by the keys' bytes.
+    pub expansion: Vec<(String, String)>,
+    /// Whether there are more behind the last.
+    pub more: bool,
 }
 
 /// A page of history.
@@ -244,6 +270,130 @@ impl Client {
     ) -> Result<Page, RequestError> {
         let key = (group.clone(), channel.clone());
         page(self.request(Request::Sync(key, from.into(), limit)).await?)
+    }
+
+    /// Changes a message, named by its position, under a random id. Changes and sends of one channel are
+    /// stored in the order of the calls. Dropping the future does not take the change back; one without an
+    /// answer when the process ends may or may not have been made.
+    pub async fn change(
+        &self,
+        group: &GroupId,
+        channel: &ChannelId,
+        target: Position,
+        change: Change,
+    ) -> Result<Changed, RequestError> {
+        let id = ClientMessageId(rand::random());
+        self.change_with_id(group, channel, id, target, change).await
+    }
+
+    /// Changes a message under an id of the application's: the same id and change again give the first
+    /// answer again. Ids of changes and of messages are of the same numbers.
+    pub async fn change_with_id(
+        &self,
+        group: &GroupId,
+        channel: &ChannelId,
+        id: ClientMessageId,
+        target: Position,
+        change: Change,
+    ) -> Result<Changed, RequestError> {
+        let key = (group.clone(), channel.clone());
+        match self.request(Request::Change(key, id, target, change)).await? {
+            Answer::Sent(ack) => Ok(Changed {
+                position: Position {
+                    epoch: ack.epoch,
+                    seq: ack.seq,
+                },
+                ts: ack.ts,
+                repeat: ack.repeat,
+                before: ack.before,
+            }),
+            _ => Err(RequestError::closed()),
+        }
+    }
+
+    /// Gives a message another body; for its sender, and for whoever may modify messages of others.
+    pub async fn modify(
+        &self,
+        group: &GroupId,
+        channel: &ChannelId,
+        target: Position,
+        body: impl Into<Bytes>,
+    ) -> Result<Changed, RequestError> {
+        let body = body.into();
+        self.change(group, channel, target, Change::Modify { body }).await
+    }
+
+    /// Takes a message back: a hole stays in its place. For its sender, and for whoever may recall messages
+    /// of others.
+    pub async fn recall(
+        &self,
+        group: &GroupId,
+        channel: &ChannelId,
+        target: Position,
+    ) -> Result<Changed, RequestError> {
+        self.change(group, channel, target, Change::Recall).await
+    }
+
+    /// Deletes a message for all; for whoever may.
+    pub async fn delete(
+        &self,
+        group: &GroupId,
+        channel: &ChannelId,
+        target: Position,
+    ) -> Result<Changed, RequestError> {
+        self.change(group, channel, target, Change::Delete).await
+    }
+
+    /// Sets and removes keys of a message's expansion, at most 20; for every member. Of several who write one
+    /// key the last in the order of the log wins.
+    pub async fn expand(
+        &self,
+        group: &GroupId,
+        channel: &ChannelId,
+        target: Position,
+        set: Vec<(String, String)>,
+        remove: Vec<String>,
+    ) -> Result<Changed, RequestError> {
+        self.change(group, channel, target, Change::Expand { set, remove })
+            .await
+    }
+
+    /// The messages from `from` to `to`, at most 300 entries, that were changed behind the entry `since`, as
+    /// they are now. A page may end early: ask again behind its last entry until one is empty. The first
+    /// page's `head` is what is known then.
+    pub async fn changes(
+        &self,
+        group: &GroupId,
+        channel: &ChannelId,
+        from: Position,
+        to: Seq,
+        since: Seq,
+    ) -> Result<Page, RequestError> {
+        let key = (group.clone(), channel.clone());
+        page(self.request(Request::Changes(key, from, to, since)).await?)
+    }
+
+    /// The keys of a message's expansion behind one in the order of their bytes; behind the empty one for the
+    /// first.
+    pub async fn expansion(
+        &self,
+        group: &GroupId,
+        channel: &ChannelId,
+        target: Position,
+        after: &str,
+    ) -> Result<Expansion, RequestError> {
+        let key = (group.clone(), channel.clone());
+        match self
+            .request(Request::Expansion(key, target, after.to_owned()))
+            .await?
+        {
+            Answer::Expansion(found) => Ok(Expansion {
+                version: found.version,
+                expansion: found.expansion,
+                more: found.more,
+            }),
+            _ => Err(RequestError::closed()),
+        }
     }
 
     /// Ends a user's membership; for the creator of the group. Answers when every channel has it, or

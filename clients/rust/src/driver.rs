@@ -18,7 +18,8 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use throng_protocol::ids::{ChannelId, ClientMessageId, GroupId, Ts, UserId};
+use throng_protocol::cluster::Change;
+use throng_protocol::ids::{ChannelId, ClientMessageId, GroupId, Position, Seq, Ts, UserId};
 use throng_protocol::message::{Anchor, Direction, Place};
 use throng_protocol::session::client::{
     Answer, ClientEvent, ClientMachine, ClientMachineConfig, DisconnectReason, OpId,
@@ -62,6 +63,9 @@ pub(crate) enum Request {
     MuteFor(GroupId, UserId, Duration),
     History(Key, Anchor, Direction, u32),
     Sync(Key, SyncFrom, u32),
+    Change(Key, ClientMessageId, Position, Change),
+    Changes(Key, Position, Seq, Seq),
+    Expansion(Key, Position, String),
 }
 
 /// What the handle asks for; waits while the machine has no room.
@@ -172,7 +176,7 @@ pub(crate) struct Driver {
     room: Arc<Room>,
     stalled: bool,
     save_at: Option<Instant>,
-    saved: BTreeMap<Key, throng_protocol::ids::Position>,
+    saved: BTreeMap<Key, Position>,
     token: Option<BoxFuture<'static, Result<String, TokenError>>>,
     disconnect: Option<DisconnectReason>,
     /// Edges a drain notice named, tried first.

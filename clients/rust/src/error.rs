@@ -86,6 +86,13 @@ impl From<CommandError> for RequestError {
                 text: format!("a body has at most {BODY_BYTES_MAX} bytes, this one has {bytes}"),
                 outcome_unknown: false,
             },
+            CommandError::Change(change) => Self {
+                code: Some(change.code()),
+                number: change.code().number(),
+                class: Class::Fatal,
+                text: change.to_string(),
+                outcome_unknown: false,
+            },
             CommandError::QueueFull(_) => Self::local(Class::Retryable, error.to_string()),
             CommandError::AlreadySubscribed | CommandError::NotSubscribed => {
                 Self::local(Class::Fatal, error.to_string())

@@ -21,17 +21,19 @@ mod error;
 mod store;
 mod subscription;
 
-pub use client::{Ack, Client, Fenced, Page, PendingSend, State};
+pub use client::{Ack, Changed, Client, Expansion, Fenced, Page, PendingSend, State};
 pub use config::{ClientConfig, StaticToken, TokenError, TokenSource, token_fn};
 pub use error::{CloseReason, ConnectError, RequestError, SendError};
 pub use store::{LocalStore, MemoryStore, StoreError, Stored, StoredSend};
 pub use subscription::{Delivery, Event, From, Subscription};
 
+pub use throng_protocol::cluster::Change;
 pub use throng_protocol::code::{Class, Code};
 pub use throng_protocol::ids::{
     ChannelId, ChannelNumber, ClientMessageId, DeviceId, Epoch, GroupId, MessageId, NameError, Position, Seq,
     Ts, UserId, UserNumber,
 };
-pub use throng_protocol::message::{Anchor, Direction, Entry, Place, Start};
+pub use throng_protocol::message::{Anchor, Direction, Entry, EntryKind, Hole, Place, Start};
 pub use throng_protocol::session::client::SyncFrom;
+pub use throng_protocol::timeline::{Shown, Stale, Timeline};
 pub use throng_transport::{ClientEndpoint, TlsError, Trust};

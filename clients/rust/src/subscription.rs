@@ -12,7 +12,7 @@ use throng_protocol::ids::{
     ChannelId, ChannelNumber, ClientMessageId, Epoch, GroupId, MessageId, Position, Seq, Ts, UserId,
     UserNumber,
 };
-use throng_protocol::message::Start;
+use throng_protocol::message::{Entry, Start};
 use tokio::sync::{Notify, mpsc};
 
 use crate::driver::Command;
@@ -50,7 +50,7 @@ pub struct Delivery {
     pub seq: Seq,
     /// Its time stamp.
     pub ts: Ts,
-    /// What it is; 1 is a message.
+    /// What it is, see [`EntryKind::number`](crate::EntryKind::number): 1 is a message, 2 to 5 are changes to one.
     pub kind: u8,
     /// Its unique value.
     pub id: MessageId,
@@ -60,12 +60,56 @@ pub struct Delivery {
     pub sender_number: UserNumber,
     /// The sender's key.
     pub client_message_id: ClientMessageId,
-    /// The body.
+    /// The body. Of a change: its target's, as it is now.
     pub body: Bytes,
+    /// Of a change: the message it changes.
+    pub target: Seq,
+    /// Of a message: the last change that is in what is here; of a change: the last one of its target before
+    /// it. 0 for none.
+    pub version: Seq,
+    /// Why there is no content, see [`Hole::number`](crate::Hole::number); 0 if there is. Of a change: its target's.
+    pub hole: u8,
+    /// Of a message its expansion; of a change to one, what it set.
+    pub expansion: Vec<(String, String)>,
+    /// Of a change to an expansion: the keys it touched that are not there any more.
+    pub removed: Vec<String>,
+    /// Of a message: its expansion is not here; [`Client::expansion`] brings it.
+    ///
+    /// [`Client::expansion`]: crate::Client::expansion
+    pub keys_elsewhere: bool,
     /// The edge it came from.
     pub edge: Arc<str>,
     /// The client's connection it came over, counted from 1.
     pub connection: u32,
+}
+
+impl Delivery {
+    /// The position of the entry: what names a message to whoever changes it.
+    pub fn position(&self) -> Position {
+        Position {
+            epoch: self.epoch,
+            seq: self.seq,
+        }
+    }
+
+    /// The entry as pages have it, for a [`Timeline`](crate::Timeline).
+    pub fn entry(&self) -> Entry {
+        Entry {
+            seq: self.seq,
+            ts: self.ts,
+            kind: self.kind,
+            sender: self.sender.clone(),
+            sender_number: self.sender_number,
+            client_message_id: self.client_message_id,
+            body: self.body.clone(),
+            target: self.target,
+            version: self.version,
+            hole: self.hole,
+            expansion: self.expansion.clone(),
+            removed: self.removed.clone(),
+            keys_elsewhere: self.keys_elsewhere,
+        }
+    }
 }
 
 /// What comes to a subscriber.

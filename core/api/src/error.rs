@@ -101,10 +101,12 @@ impl From<Refusal> for ApiError {
 fn status(code: Code) -> StatusCode {
     match code {
         Code::TokenInvalid | Code::TokenExpired | Code::AppUnknown => StatusCode::UNAUTHORIZED,
-        Code::GroupUnknown | Code::ChannelUnknown | Code::NotMember => StatusCode::NOT_FOUND,
+        Code::GroupUnknown | Code::ChannelUnknown | Code::NotMember | Code::TargetUnknown => {
+            StatusCode::NOT_FOUND
+        }
         Code::Forbidden | Code::Muted => StatusCode::FORBIDDEN,
-        Code::AlreadyExists | Code::IdempotencyConflict => StatusCode::CONFLICT,
-        Code::RetryTooOld => StatusCode::GONE,
+        Code::AlreadyExists | Code::IdempotencyConflict | Code::ExpansionFull => StatusCode::CONFLICT,
+        Code::RetryTooOld | Code::TargetGone => StatusCode::GONE,
         Code::MessageTooLarge | Code::FrameTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
         Code::Unavailable | Code::StoreFailed | Code::Draining | Code::Overloaded => {

@@ -13,6 +13,7 @@
 
 mod answers;
 mod caller;
+mod changes;
 mod channels;
 mod error;
 mod groups;
@@ -90,6 +91,9 @@ pub fn router(cluster: Arc<dyn Cluster>) -> Router {
         .routes(routes!(members::remove_member))
         .routes(routes!(members::mute_member, members::unmute_member))
         .routes(routes!(messages::list_messages, messages::send_message))
+        .routes(routes!(changes::modify_message, changes::delete_message))
+        .routes(routes!(changes::recall_message))
+        .routes(routes!(changes::expand_message, changes::read_expansion))
         .routes(routes!(users::make_token))
         .split_for_parts();
     let document = openapi::rendered(&document);

@@ -1,5 +1,7 @@
 //! Messages of a channel: sent for a member, and read page by page.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -8,13 +10,16 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use ring::digest;
 use serde::{Deserialize, Serialize};
-use throng_protocol::cluster::{Anchor, Append, ChannelInfo, Direction, Entry, Grant, Page, Reply, Request};
-use throng_protocol::ids::{AppId, ChannelId, ClientMessageId, GroupId, Seq, UserId};
+use throng_protocol::cluster::{
+    Anchor, Append, ChannelInfo, Direction, Entry, Grant, Hole, Page, Reply, Request,
+};
+use throng_protocol::ids::{AppId, ChannelId, ClientMessageId, Epoch, GroupId, Seq, UserId};
 use throng_protocol::limits::{PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::answers::known_number;
 use crate::caller::Caller;
+use crate::changes;
 use crate::error::{ApiError, ErrorBody};
 use crate::input::{Input, Names, Parameters, limit};
 use crate::{Api, now_ms, unexpected};
@@ -42,6 +47,9 @@ pub struct NewMessage {
 /// What became of a message.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Sent {
+    /// What names it: its epoch and its place.
+    #[schema(example = "1-42")]
+    id: String,
     /// The epoch of the channel's log.
     epoch: u32,
     /// Its place in the log.
@@ -52,11 +60,28 @@ pub struct Sent {
     repeat: bool,
 }
 
-/// A message.
+/// An entry of a channel's log: a message, or a change to one.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Message {
+    /// What names it: the epoch and its place.
+    #[schema(example = "1-42")]
+    id: String,
     /// Its place in the channel's log: 1, 2, 3, …
     seq: u64,
+    /// What it is: `message`, `modify`, `recall`, `delete` or `expand`.
+    kind: &'static str,
+    /// Of a change: the place of the message it changes.
+    target: Option<u64>,
+    /// Of a message its last change, of a change the one before it; 0 for none.
+    version: u64,
+    /// `recalled` or `deleted` if nothing of the message is left. Of a change: what has become of the message.
+    hole: Option<&'static str>,
+    /// Of a message its expansion; of a change to one, what it set, as it is now.
+    expansion: BTreeMap<String, String>,
+    /// Of a change to an expansion: the keys it touched that are not there any more.
+    removed: Vec<String>,
+    /// The expansion is large, and read by itself.
+    expansion_elsewhere: bool,
     /// Its time stamp, which grows strictly along the log: milliseconds above 16 bits of a counter.
     ts: String,
     /// The milliseconds of its time stamp, Unix.
@@ -65,16 +90,24 @@ pub struct Message {
     sender: String,
     /// The sender's key.
     client_message_id: String,
-    /// Its body, if that is text.
+    /// Its body, if that is text. Of a change: the message's, as it is now.
     text: Option<String>,
     /// Its body in base64.
     body: String,
 }
 
-impl From<Entry> for Message {
-    fn from(entry: Entry) -> Self {
+impl Message {
+    fn new(epoch: Epoch, entry: Entry) -> Self {
         Self {
+            id: changes::id(epoch, entry.seq),
             seq: entry.seq.0,
+            kind: entry.kind.name(),
+            target: (entry.target != Seq(0)).then_some(entry.target.0),
+            version: entry.version.0,
+            hole: (entry.hole != Hole::None).then_some(entry.hole.name()),
+            expansion: entry.expansion.into_iter().collect(),
+            removed: entry.removed,
+            expansion_elsewhere: entry.keys_elsewhere,
             ts: entry.ts.0.to_string(),
             at_ms: entry.ts.0 >> 16,
             sender: entry.sender.to_string(),
@@ -92,7 +125,7 @@ pub struct Messages {
     epoch: u32,
     /// The place of the last message of the channel.
     head: u64,
-    /// Messages by ascending place.
+    /// Messages and changes to messages, by ascending place.
     messages: Vec<Message>,
 }
 
@@ -160,6 +193,7 @@ pub async fn send_message(
             ts,
             repeat,
         } => Ok(Json(Sent {
+            id: changes::id(epoch, seq),
             epoch: epoch.0,
             seq: seq.0,
             ts: ts.0.to_string(),
@@ -211,14 +245,17 @@ pub async fn list_messages(
         }) => Ok(Json(Messages {
             epoch: epoch.0,
             head: head.0,
-            messages: entries.into_iter().map(Message::from).collect(),
+            messages: entries
+                .into_iter()
+                .map(|entry| Message::new(epoch, entry))
+                .collect(),
         })),
         other => Err(unexpected(&other)),
     }
 }
 
 /// The id of a message: made from its idempotency key, so that the same key is the same id.
-fn client_message_id(headers: &HeaderMap) -> Result<ClientMessageId, ApiError> {
+pub fn client_message_id(headers: &HeaderMap) -> Result<ClientMessageId, ApiError> {
     let Some(key) = headers.get(IDEMPOTENCY_KEY) else {
         return Ok(ClientMessageId(rand::random()));
     };
@@ -232,7 +269,7 @@ fn client_message_id(headers: &HeaderMap) -> Result<ClientMessageId, ApiError> {
     Ok(ClientMessageId(u64::from_be_bytes(first)))
 }
 
-fn body(text: Option<String>, body: Option<String>) -> Result<Bytes, ApiError> {
+pub fn body(text: Option<String>, body: Option<String>) -> Result<Bytes, ApiError> {
     match (text, body) {
         (Some(text), None) => Ok(text.into()),
         (None, Some(body)) => match STANDARD.decode(body) {
@@ -244,7 +281,7 @@ fn body(text: Option<String>, body: Option<String>) -> Result<Bytes, ApiError> {
 }
 
 /// A fresh grant of a member.
-async fn grant(api: &Api, app: &AppId, group: &GroupId, user: &UserId) -> Result<Grant, ApiError> {
+pub async fn grant(api: &Api, app: &AppId, group: &GroupId, user: &UserId) -> Result<Grant, ApiError> {
     let number = known_number(api, app, group, user).await?;
     let request = Request::Grant {
         app: app.clone(),
@@ -258,7 +295,12 @@ async fn grant(api: &Api, app: &AppId, group: &GroupId, user: &UserId) -> Result
     }
 }
 
-async fn found(api: &Api, app: AppId, group: GroupId, channel: ChannelId) -> Result<ChannelInfo, ApiError> {
+pub async fn found(
+    api: &Api,
+    app: AppId,
+    group: GroupId,
+    channel: ChannelId,
+) -> Result<ChannelInfo, ApiError> {
     match api.ask(Request::Channel { app, group, channel }).await? {
         Reply::Channel(info) => Ok(info),
         other => Err(unexpected(&other)),

@@ -267,6 +267,7 @@ async fn grant(core: &Core, app: &AppId, group: &GroupId, user: &UserId, number:
             name,
             fenced,
             muted_until,
+            permissions,
         } if name == *user => GrantClaims {
             app: app.clone(),
             group: group.clone(),
@@ -277,6 +278,7 @@ async fn grant(core: &Core, app: &AppId, group: &GroupId, user: &UserId, number:
             issued_ms: core.now_ms(),
             muted_until,
             fenced,
+            permissions,
         },
         // The number is another user's: the asker's idea of it is wrong.
         Standing::Member { .. } | Standing::NotMember { .. } => {

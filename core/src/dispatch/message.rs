@@ -109,13 +109,13 @@ pub(super) async fn page(
 }
 
 /// The claims of a grant whose seal and age are right.
-fn claims(core: &Core, grant: &Grant, now_ms: u64) -> Result<GrantClaims, Refusal> {
+pub(super) fn claims(core: &Core, grant: &Grant, now_ms: u64) -> Result<GrantClaims, Refusal> {
     let state = core.cluster()?;
     grant::verify(&state.keys, grant, now_ms).map_err(|error| refused(error.code(), error.to_string()))
 }
 
 /// Why the user of a grant may not read a channel.
-fn unentitled(
+pub(super) fn unentitled(
     view: &dyn View,
     channel: ChannelNumber,
     claims: &GrantClaims,

@@ -9,9 +9,9 @@ use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use throng_protocol::cluster::{ApiKey, AppKey, GrantClaims};
+use throng_protocol::cluster::{ApiKey, AppKey, Change, GrantClaims};
 use throng_protocol::ids::{
-    AppId, ChannelId, ChannelNumber, ClientMessageId, GroupId, ShardId, UserId, UserNumber,
+    AppId, ChannelId, ChannelNumber, ClientMessageId, GroupId, Position, ShardId, UserId, UserNumber,
 };
 use throng_protocol::placement::ClusterMap;
 
@@ -19,8 +19,8 @@ use crate::codec::{self, DecodeError};
 use crate::outbox::Delivery;
 
 /// The version written before every command. Before 2, grants and leaving knew no fences; before 3, only
-/// members created channels.
-const VERSION: u8 = 3;
+/// members created channels; before 4, grants knew no permissions.
+const VERSION: u8 = 4;
 
 /// A command to one shard; the outer variant is the plane of the shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -274,6 +274,10 @@ pub enum MessageCommand {
     ///
     /// [`Appended`]: crate::reply::Reply::Appended
     Append(AppendMessage),
+    /// Appends a change to a message of a channel's log, and makes it. Answer: [`Changed`].
+    ///
+    /// [`Changed`]: crate::reply::Reply::Changed
+    Change(ChangeMessage),
 }
 
 /// A message to append, with what the leader knows of it.
@@ -291,4 +295,23 @@ pub struct AppendMessage {
     pub proposed_ms: u64,
     /// The body, opaque.
     pub body: Bytes,
+}
+
+/// A change to append, with what the leader knows of whoever makes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeMessage {
+    /// The channel.
+    pub channel: ChannelNumber,
+    /// As of a message; the leader makes those of the app itself.
+    pub claims: GrantClaims,
+    /// The sender's key.
+    pub client_message_id: ClientMessageId,
+    /// As of a message.
+    pub first_attempt_ms: u64,
+    /// As of a message.
+    pub proposed_ms: u64,
+    /// The message to change.
+    pub target: Position,
+    /// What becomes of it; the leader has checked its limits.
+    pub change: Change,
 }

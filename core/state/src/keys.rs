@@ -27,6 +27,7 @@
 //! | 0x44 | message    | app, group                   | `FencesRecord`          | the ends of a group's fences |
 //! | 0x45 | message    | app, group, version u64      | `FenceRecord`           | fences in their order |
 //! | 0x46 | message    | app, group, user number u64  | `FencedUserRecord`      | the last fences of a user |
+//! | 0x47 | message    | channel u64, seq u64, key    | `ExpansionRecord`       | expansions of messages |
 //! | 0x60 | any        | target shard u32, number u64 | `OutgoingRecord`        | outbox |
 //! | 0x61 | any        | target shard u32             | `OutboxRecord`          | last number issued and acknowledged |
 //! | 0x62 | any        | source shard u32             | `InboxRecord`           | last number received |
@@ -57,6 +58,7 @@ const SENT: u8 = 0x43;
 const FENCES: u8 = 0x44;
 const FENCE: u8 = 0x45;
 const FENCED_USER: u8 = 0x46;
+const EXPANSION: u8 = 0x47;
 const OUTGOING: u8 = 0x60;
 const OUTBOX: u8 = 0x61;
 const INBOX: u8 = 0x62;
@@ -231,6 +233,24 @@ pub fn fenced_user(app: &AppId, group: &GroupId, number: UserNumber) -> Bytes {
     Key::of_group(FENCED_USER, app, group).u64(number.0).done()
 }
 
+/// A key of a message's expansion.
+pub fn expansion(channel: ChannelNumber, seq: Seq, key: &str) -> Bytes {
+    Key::new(EXPANSION).u64(channel.0).u64(seq.0).name(key).done()
+}
+
+/// The keys of a message's expansion behind one, in the order of their bytes, as a range; all of them behind
+/// the empty one.
+pub fn expansion_after(channel: ChannelNumber, seq: Seq, after: &str) -> (Bytes, Bytes) {
+    let start = Key::new(EXPANSION).u64(channel.0).u64(seq.0);
+    // No key begins with a byte of this value: it is not UTF-8.
+    let to = [&start.0[..], &[0xff]].concat();
+    let from = match after {
+        "" => start.done(),
+        after => Bytes::from([&start.name(after).0[..], &[0]].concat()),
+    };
+    (from, Bytes::from(to))
+}
+
 /// A record of the outbox.
 pub fn outgoing(target: ShardId, number: u64) -> Bytes {
     Key::new(OUTGOING).u32(target.0).u64(number).done()
@@ -291,6 +311,14 @@ pub fn fence_version(key: &[u8]) -> Option<u64> {
     }
 }
 
+/// The key of an expansion that a key of [`expansion`] is for; `None` for any other key.
+pub fn expansion_key(key: &[u8]) -> Option<&str> {
+    match key {
+        [EXPANSION, parts @ .., 0] => std::str::from_utf8(parts.get(16..)?).ok(),
+        _ => None,
+    }
+}
+
 /// The position of a key of [`entry`]; `None` for any other key.
 pub fn entry_seq(key: &[u8]) -> Option<Seq> {
     match key {
@@ -332,6 +360,19 @@ mod tests {
         assert!(numbered(7) < from && from <= numbered(8) && numbered(u64::MAX) < to);
         assert!(to < member(&app, &next, UserNumber(0)));
         assert_eq!(member_number(&numbered(300)), Some(UserNumber(300)));
+    }
+
+    #[test]
+    fn keys_of_an_expansion_lie_in_its_range_and_in_the_order_of_their_bytes() {
+        let of = |seq, key: &str| expansion(ChannelNumber(7), Seq(seq), key);
+        let (from, to) = expansion_after(ChannelNumber(7), Seq(3), "");
+        assert!(from < of(3, "!") && of(3, "\u{10ffff}") < to);
+        assert!(of(2, "z") < from && to < of(4, "!"));
+        let (from, to) = expansion_after(ChannelNumber(7), Seq(3), "b");
+        assert!(of(3, "b") < from && from < of(3, "b!") && of(3, "c") < to);
+        assert_eq!(expansion_key(&of(3, "ключ")), Some("ключ"));
+        assert_eq!(expansion_key(&entry(ChannelNumber(7), Seq(3))), None);
+        assert_eq!(expansion_key(&[EXPANSION, 0]), None);
     }
 
     #[test]

@@ -2,7 +2,10 @@
 //! what becomes an entry is judged here, when the command is applied: the order of the log is the
 //! only clock there is.
 
+mod admit;
 mod append;
+mod change;
+pub(crate) mod changes;
 mod dedupe;
 mod deliver;
 pub(crate) mod fence;
@@ -41,5 +44,6 @@ pub(crate) fn apply(
             delivery,
         } => deliver::deliver(at, *source, *number, delivery, effects),
         MessageCommand::Append(message) => append::append(at, message, effects),
+        MessageCommand::Change(change) => change::change(at, change, effects),
     }
 }

@@ -8,6 +8,7 @@ mod message;
 mod meta;
 mod outbox;
 
+pub use crate::message::changes::ChangesWanted;
 pub use crate::message::page::PageWanted;
 pub use crate::message::rights::Right;
 pub use feed::{FeedPosition, FeedStep, feed_step, fence_table};
@@ -15,7 +16,7 @@ pub use management::{
     NumberStock, Standing, channel_by_name, channels, channels_on, group_info, members, number_stock,
     standing, user_number,
 };
-pub use message::{ChannelHead, channel, channel_head, page, right_to_read};
+pub use message::{ChannelHead, Expansion, changes, channel, channel_head, expansion, page, right_to_read};
 pub use meta::{api_keys, app_keys, cluster_keys, cluster_map};
 pub use outbox::{
     OutboxStatus, Pending, fence_waits, inbox_position, outbox_acked, outbox_pending, outboxes,

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use throng_protocol::cluster::{ApiKey, AppKey, ChannelInfo, EntryKind, FenceKind};
+use throng_protocol::cluster::{ApiKey, AppKey, ChannelInfo, EntryKind, FenceKind, Hole};
 use throng_protocol::ids::{ClientMessageId, Epoch, Seq, ShardId, Ts, UserId, UserNumber};
 use throng_protocol::placement::ClusterMap;
 
@@ -234,9 +234,9 @@ record!(
     }
 );
 record!(
-    version 2,
-    /// Message: an entry of a log. The one place a message is stored. Begins as [`EntryStamp`]
-    /// does.
+    version 3,
+    /// Message: an entry of a log. The one place a message is stored: a change rewrites it, and the change's
+    /// own entry holds nothing of it. Begins as [`EntryStamp`] and [`EntryState`] do.
     EntryRecord {
         /// Its time stamp.
         ts: Ts,
@@ -244,14 +244,38 @@ record!(
         index: u64,
         /// What it is.
         kind: EntryKind,
-        /// Who sent it.
+        /// Of a message: its last change; of a change: the last one of its target before it. 0 for none.
+        version: Seq,
+        /// Why there is no content any more.
+        hole: Hole,
+        /// Of a change: the message it changes; 0 for a message.
+        target: Seq,
+        /// Keys of a message's expansion; they are [`ExpansionRecord`]s.
+        keys: u16,
+        /// Bytes of those keys and their values.
+        keys_bytes: u32,
+        /// Who sent it; 0 for the app itself.
         sender_number: UserNumber,
         /// The sender's name when it was sent.
         sender: UserId,
         /// The sender's key.
         client_message_id: ClientMessageId,
-        /// The body, opaque.
+        /// The body of a message, opaque; of a change to an expansion the keys it touched, as [`Touched`].
         body: Bytes,
+    }
+);
+record!(
+    /// Message: the value of a key of a message's expansion.
+    ExpansionRecord {
+        /// The value.
+        value: String,
+    }
+);
+record!(
+    /// The keys that a change to an expansion touched: the body of its entry.
+    Touched {
+        /// The keys.
+        keys: Vec<String>,
     }
 );
 record!(
@@ -282,6 +306,26 @@ impl EntryStamp {
             .get(key)?
             .ok_or_else(|| corrupt(key, "it is missing".to_owned()))?;
         codec::decode_start(EntryRecord::VERSION, &value).map_err(|error| corrupt(key, error.to_string()))
+    }
+}
+
+/// The beginning of an [`EntryRecord`], for whoever looks for changes: without the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryState {
+    /// Its time stamp.
+    pub ts: Ts,
+    /// The log index it was applied at.
+    pub index: u64,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Of a message: its last change.
+    pub version: Seq,
+}
+
+impl EntryState {
+    /// Reads the beginning of what is stored under `key`.
+    pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Self, ApplyError> {
+        codec::decode_start(EntryRecord::VERSION, value).map_err(|error| corrupt(key, error.to_string()))
     }
 }
 

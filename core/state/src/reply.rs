@@ -98,12 +98,25 @@ pub enum Reply {
         /// records may wait still.
         sent: Vec<Outgoing>,
     },
-    /// To `Append`: the grant is older than a fence that touches its user. Nothing was done.
+    /// To `Append` and `Change`: the grant is older than a fence that touches its user. Nothing was done.
     GrantStale,
     /// To `JoinAll`.
     Joined {
         /// How many of the users were no members before.
         joined: u32,
+    },
+    /// To `Change`.
+    Changed {
+        /// The channel's epoch.
+        epoch: Epoch,
+        /// The change's position.
+        seq: Seq,
+        /// Its time stamp.
+        ts: Ts,
+        /// Whether an earlier attempt appended it.
+        repeat: bool,
+        /// The last change of the target before it; 0 for none, and with a repeat.
+        before: Seq,
     },
 }
 

@@ -574,6 +574,12 @@ pub fn client_entry(entry: &Entry) -> message::Entry {
         sender_number: entry.sender_number,
         client_message_id: entry.client_message_id,
         body: entry.body.clone(),
+        target: entry.target,
+        version: entry.version,
+        hole: entry.hole.number(),
+        expansion: entry.expansion.clone(),
+        removed: entry.removed.clone(),
+        keys_elsewhere: entry.keys_elsewhere,
     }
 }
 

@@ -11,7 +11,15 @@ use crate::limits::{ENTRY_OVERHEAD, PAGE_FRAME_BYTES};
 
 /// Bytes an entry takes in a frame, rounded up.
 fn weight(entry: &Entry) -> usize {
-    entry.body.len() + entry.sender.as_str().len() + ENTRY_OVERHEAD
+    let pairs = entry.expansion.iter().map(|(key, value)| text(key) + text(value));
+    let removed = entry.removed.iter().map(|key| text(key));
+    let texts = pairs.sum::<usize>() + removed.sum::<usize>();
+    entry.body.len() + entry.sender.as_str().len() + texts + ENTRY_OVERHEAD
+}
+
+/// Bytes of a text: its length, its terminator, its place in a vector, and padding.
+fn text(text: &str) -> usize {
+    text.len() + 16
 }
 
 /// The answer to a sync or history. Entries that do not fit into one frame are left out at the far
@@ -89,7 +97,7 @@ pub(super) fn deliveries(channel: ChannelNumber, page: &Page) -> Vec<Bytes> {
 
 #[cfg(test)]
 mod tests {
-    use throng_protocol::cluster::EntryKind;
+    use throng_protocol::cluster::{EntryKind, Hole};
     use throng_protocol::frame;
     use throng_protocol::ids::{ClientMessageId, Epoch, Seq, Ts, UserId, UserNumber};
     use throng_protocol::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, PAGE_ENTRIES_MAX};
@@ -105,6 +113,12 @@ mod tests {
             sender: UserId::new(&"u".repeat(64)).unwrap(),
             client_message_id: ClientMessageId(1),
             body: Bytes::from(vec![0; *len]),
+            target: Seq(0),
+            version: Seq(0),
+            hole: Hole::None,
+            expansion: Vec::new(),
+            removed: Vec::new(),
+            keys_elsewhere: false,
         };
         Page {
             epoch: Epoch(1),

@@ -76,6 +76,9 @@ impl Requests {
             ServerRequest::History(m) => self.history(m).await,
             ServerRequest::Kick(m) => self.kick(m).await,
             ServerRequest::Mute(m) => self.mute(m).await,
+            ServerRequest::Change(m) => self.change(m).await,
+            ServerRequest::Changes(m) => self.changes(m).await,
+            ServerRequest::ReadExpansion(m) => self.read_expansion(m).await,
             // Taken apart before it comes here.
             ServerRequest::Resume(_) => Ok(done(id)),
         }
@@ -191,6 +194,7 @@ impl Requests {
                         seq,
                         ts,
                         repeat,
+                        before: Seq(0),
                     })
                     .into());
                 }

@@ -1,6 +1,6 @@
 //! The requests a session has in flight.
 //!
-//! They run side by side, but for two rules: sends into one channel go one after the other, in the
+//! They run side by side, but for two rules: sends and changes in one channel go one after the other, in the
 //! order they came, and a resume's places are worked on some at a time.
 
 use std::collections::{HashMap, VecDeque};
@@ -8,9 +8,10 @@ use std::collections::{HashMap, VecDeque};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use throng_protocol::cluster::Change;
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelId, GroupId};
-use throng_protocol::message::{self, Place, RequestId};
+use throng_protocol::message::{Place, RequestId};
 use throng_protocol::session::server::ServerRequest;
 
 use super::requests::{Answer, Requests};
@@ -47,8 +48,8 @@ pub(super) enum Part {
 #[derive(Default)]
 pub(super) struct Work {
     running: FuturesUnordered<BoxFuture<'static, Outcome>>,
-    /// Sends that wait for the one before them in the same channel; an entry means one runs.
-    sends: HashMap<SendKey, VecDeque<message::Send>>,
+    /// Sends and changes that wait for the one before them in the same channel; an entry means one runs.
+    sends: HashMap<SendKey, VecDeque<ServerRequest>>,
     /// Bytes of the bodies of those that wait.
     sends_bytes: usize,
     places: VecDeque<(RequestId, Place)>,
@@ -70,22 +71,7 @@ impl Work {
     /// Starts a request, or lets it wait for its turn.
     pub fn start(&mut self, requests: &Requests, request: ServerRequest) {
         match request {
-            ServerRequest::Send(send) => {
-                let key = (send.group.clone(), send.channel.clone());
-                match self.sends.get_mut(&key) {
-                    Some(_) if self.sends_bytes + send.body.len() > SENDS_WAITING_BYTES_MAX => {
-                        self.running.push(Box::pin(std::future::ready(overloaded(&send))));
-                    }
-                    Some(waiting) => {
-                        self.sends_bytes += send.body.len();
-                        waiting.push_back(send);
-                    }
-                    None => {
-                        self.sends.insert(key.clone(), VecDeque::new());
-                        self.send(requests, key, send);
-                    }
-                }
-            }
+            request @ (ServerRequest::Send(_) | ServerRequest::Change(_)) => self.write(requests, request),
             ServerRequest::Resume(resume) => {
                 self.resumes.insert(resume.request, resume.places.len());
                 let places = resume.places.into_iter().map(|place| (resume.request, place));
@@ -93,6 +79,27 @@ impl Work {
                 self.start_places(requests);
             }
             request => self.whole(requests, request, Part::Whole),
+        }
+    }
+
+    /// Starts what writes into a channel, or lets it wait for what came before it.
+    fn write(&mut self, requests: &Requests, request: ServerRequest) {
+        let Some((key, bytes)) = writes(&request) else {
+            return;
+        };
+        match self.sends.get_mut(&key) {
+            Some(_) if self.sends_bytes + bytes > SENDS_WAITING_BYTES_MAX => {
+                self.running
+                    .push(Box::pin(std::future::ready(overloaded(&request))));
+            }
+            Some(waiting) => {
+                self.sends_bytes += bytes;
+                waiting.push_back(request);
+            }
+            None => {
+                self.sends.insert(key.clone(), VecDeque::new());
+                self.whole(requests, request, Part::Send(key));
+            }
         }
     }
 
@@ -111,9 +118,9 @@ impl Work {
             Part::Whole => false,
             Part::Send(key) => {
                 match self.sends.get_mut(&key).and_then(VecDeque::pop_front) {
-                    Some(send) => {
-                        self.sends_bytes -= send.body.len();
-                        self.send(requests, key, send);
+                    Some(request) => {
+                        self.sends_bytes -= writes(&request).map_or(0, |(_, bytes)| bytes);
+                        self.whole(requests, request, Part::Send(key));
                     }
                     None => drop(self.sends.remove(&key)),
                 }
@@ -133,10 +140,6 @@ impl Work {
                 last
             }
         }
-    }
-
-    fn send(&mut self, requests: &Requests, key: SendKey, send: message::Send) {
-        self.whole(requests, ServerRequest::Send(send), Part::Send(key));
     }
 
     fn whole(&mut self, requests: &Requests, request: ServerRequest, part: Part) {
@@ -171,10 +174,26 @@ impl Work {
     }
 }
 
-fn overloaded(send: &message::Send) -> Outcome {
+/// The channel that a request writes into, and the bytes it brings.
+fn writes(request: &ServerRequest) -> Option<(SendKey, usize)> {
+    match request {
+        ServerRequest::Send(m) => Some(((m.group.clone(), m.channel.clone()), m.body.len())),
+        ServerRequest::Change(m) => {
+            let bytes = match &m.change {
+                Change::Modify { body } => body.len(),
+                Change::Recall | Change::Delete => 0,
+                Change::Expand { set, .. } => set.iter().map(|(key, value)| key.len() + value.len()).sum(),
+            };
+            Some(((m.group.clone(), m.channel.clone()), bytes))
+        }
+        _ => None,
+    }
+}
+
+fn overloaded(request: &ServerRequest) -> Outcome {
     let text = format!("more than {SENDS_WAITING_BYTES_MAX} bytes of sends would wait for those before them");
     Outcome::Answered {
-        request: send.request,
+        request: request.request(),
         part: Part::Whole,
         result: Box::new(Err(Refused::new(Code::Overloaded, text))),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use throng_protocol::cluster::{Fence, FenceKind, FenceTable, Fenced, GrantClaims};
+use throng_protocol::cluster::{Fence, FenceKind, FenceTable, Fenced, GrantClaims, Permissions};
 use throng_protocol::ids::{AppId, ChannelNumber, GroupId, Seq, UserId, UserNumber};
 
 /// A fence and its places.
@@ -63,6 +63,7 @@ impl Group {
             issued_ms: 0,
             muted_until: self.muted.get(&number).copied().unwrap_or_default(),
             fenced,
+            permissions: Permissions::NONE,
         }
     }
 

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use throng_gateway::{ClientTlsFiles, ClusterTlsFiles, CoreAddress, Gateway, GatewayConfig, GatewayLimits};
 use throng_protocol::cluster::{
     self, Anchor, Answer, AppKey, ChannelInfo, Direction, Entry, EntryKind, FEED_LANE, FeedEvent,
-    FeedRequest, FenceKind, Grant, GrantClaims, Page, PeerId, Refusal, Reply, Request, TokenAlgorithm,
+    FeedRequest, FenceKind, Grant, GrantClaims, Hole, Page, PeerId, Refusal, Reply, Request, TokenAlgorithm,
 };
 use throng_protocol::code::Code;
 use throng_protocol::ids::{
@@ -133,6 +133,12 @@ impl State {
             sender: UserId::new("ann").unwrap(),
             client_message_id: ClientMessageId(key),
             body,
+            target: Seq(0),
+            version: Seq(0),
+            hole: Hole::None,
+            expansion: Vec::new(),
+            removed: Vec::new(),
+            keys_elsewhere: false,
         });
         drop(logs);
         self.grown.send_modify(|grown| *grown += 1);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{
     Ack, Authenticate, CRITICAL_KINDS_FROM, ClientAck, CreateChannel, CreateGroup, Deliver, Done, Drain,
     Error, Hello, HelloOk, History, Join, Leave, Message, Page, Ping, Place, Pong, Resume, Send, Start,
-    Subscribe, Subscribed, Sync, Unsubscribe, Welcome, rights,
+    Subscribe, Subscribed, Sync, Unsubscribe, Welcome, change, rights,
 };
 use crate::cluster::Direction;
 use crate::code::{Class, Code};
@@ -82,6 +82,7 @@ impl Message {
             17..=19 => decode_page(kind, payload).map(Some),
             20..=23 => decode_rest(kind, payload).map(Some),
             25..=28 => rights::decode(kind, payload).map(Some),
+            29..=32 => change::decode(kind, payload).map(Some),
             CRITICAL_KINDS_FROM.. => Err(DecodeError::UnknownCritical { kind }),
             _ => Ok(None),
         }
@@ -225,6 +226,7 @@ fn decode_delivery(kind: u8, payload: &Bytes) -> Result<Message, DecodeError> {
                 seq: Seq(t.seq()),
                 ts: Ts(t.ts()),
                 repeat: t.repeat(),
+                before: Seq(t.before()),
             }
             .into()
         }

@@ -10,6 +10,7 @@ use crate::frame;
 use crate::wire::v1;
 
 pub(super) type Builder<'a> = FlatBufferBuilder<'a>;
+pub(super) type Strings<'a> = WIPOffset<Vector<'a, ForwardsUOffset<&'a str>>>;
 type Entries<'a> = WIPOffset<Vector<'a, ForwardsUOffset<v1::Entry<'a>>>>;
 
 impl Message {
@@ -38,6 +39,9 @@ impl Message {
                 self.build_rest(b)
             }
             Self::Kick(_) | Self::Mute(_) | Self::Fenced(_) | Self::Ended(_) => self.build_rights(b),
+            Self::Change(_) | Self::Changes(_) | Self::ReadExpansion(_) | Self::Expansion(_) => {
+                self.build_change(b);
+            }
         }
     }
 
@@ -161,6 +165,7 @@ impl Message {
                     seq: m.seq.0,
                     ts: m.ts.0,
                     repeat: m.repeat,
+                    before: m.before.0,
                 };
                 let table = v1::Ack::create(b, &args);
                 b.finish_minimal(table);
@@ -369,6 +374,8 @@ fn entries<'a>(b: &mut Builder<'a>, entries: &[Entry]) -> Entries<'a> {
         .map(|entry| {
             let sender = Some(b.create_string(entry.sender.as_str()));
             let body = Some(b.create_vector(&entry.body));
+            let (keys, values) = pairs(b, &entry.expansion);
+            let removed = strings(b, &entry.removed);
             let args = v1::EntryArgs {
                 seq: entry.seq.0,
                 ts: entry.ts.0,
@@ -377,11 +384,40 @@ fn entries<'a>(b: &mut Builder<'a>, entries: &[Entry]) -> Entries<'a> {
                 sender_number: entry.sender_number.0,
                 client_message_id: entry.client_message_id.0,
                 body,
+                target: entry.target.0,
+                version: entry.version.0,
+                hole: entry.hole,
+                keys,
+                values,
+                removed,
+                keys_elsewhere: entry.keys_elsewhere,
             };
             v1::Entry::create(b, &args)
         })
         .collect();
     b.create_vector(&tables)
+}
+
+/// Texts as a field; absent if there are none, since most entries have none.
+pub(super) fn strings<'a>(b: &mut Builder<'a>, texts: &[String]) -> Option<Strings<'a>> {
+    if texts.is_empty() {
+        return None;
+    }
+    let texts: Vec<_> = texts.iter().map(|text| b.create_string(text)).collect();
+    Some(b.create_vector(&texts))
+}
+
+/// Keys and values as two fields.
+pub(super) fn pairs<'a>(
+    b: &mut Builder<'a>,
+    pairs: &[(String, String)],
+) -> (Option<Strings<'a>>, Option<Strings<'a>>) {
+    if pairs.is_empty() {
+        return (None, None);
+    }
+    let keys: Vec<_> = pairs.iter().map(|(key, _)| b.create_string(key)).collect();
+    let values: Vec<_> = pairs.iter().map(|(_, value)| b.create_string(value)).collect();
+    (Some(b.create_vector(&keys)), Some(b.create_vector(&values)))
 }
 
 fn start(start: Start) -> v1::Start {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::cluster;
 use crate::frame::{self, Frame};
 use crate::limits::{BODY_BYTES_MAX, PAGE_ENTRIES_MAX};
 
@@ -21,6 +22,12 @@ fn entry(seq: u64, body: &'static [u8]) -> Entry {
         sender_number: UserNumber(3),
         client_message_id: ClientMessageId(u64::MAX - seq),
         body: Bytes::from_static(body),
+        target: Seq(0),
+        version: Seq(0),
+        hole: 0,
+        expansion: Vec::new(),
+        removed: Vec::new(),
+        keys_elsewhere: false,
     }
 }
 
@@ -103,6 +110,7 @@ fn samples() -> Vec<Message> {
             seq: Seq(2),
             ts: Ts(3),
             repeat: true,
+            before: Seq(0),
         }
         .into(),
         Subscribe {
@@ -190,6 +198,7 @@ fn samples() -> Vec<Message> {
         .into(),
     ];
     samples.extend(rights(&group, &channel, position));
+    samples.extend(changes(&group, &channel, position));
     samples
 }
 
@@ -227,6 +236,97 @@ fn rights(group: &GroupId, channel: &ChannelId, position: Position) -> [Message;
     ]
 }
 
+fn changes(group: &GroupId, channel: &ChannelId, position: Position) -> [Message; 4] {
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    [
+        Change {
+            request: 13,
+            group: group.clone(),
+            channel: channel.clone(),
+            client_message_id: ClientMessageId(5),
+            first_attempt_ms: 9,
+            target: position,
+            change: cluster::Change::Expand {
+                set: vec![pair("like", "3")],
+                remove: vec!["seen".to_owned()],
+            },
+        }
+        .into(),
+        Changes {
+            request: 14,
+            group: group.clone(),
+            channel: channel.clone(),
+            from: position,
+            to: Seq(60),
+            since: Seq(70),
+        }
+        .into(),
+        ReadExpansion {
+            request: 15,
+            group: group.clone(),
+            channel: channel.clone(),
+            target: position,
+            after: "like".to_owned(),
+        }
+        .into(),
+        Expansion {
+            request: 15,
+            channel: ChannelNumber(6),
+            target: position,
+            version: Seq(44),
+            expansion: vec![pair("seen", ""), pair("\u{1f600}", "x")],
+            more: true,
+        }
+        .into(),
+    ]
+}
+
+#[test]
+fn every_change_survives_its_frame_and_every_field_of_an_entry_too() {
+    let group = GroupId::new("g").expect("valid");
+    let channel = ChannelId::new("c").expect("valid");
+    let target = Position {
+        epoch: Epoch(1),
+        seq: Seq(4),
+    };
+    let body = Bytes::from_static(b"new");
+    for change in [
+        cluster::Change::Modify { body },
+        cluster::Change::Recall,
+        cluster::Change::Delete,
+    ] {
+        let message = Message::from(Change {
+            request: 1,
+            group: group.clone(),
+            channel: channel.clone(),
+            client_message_id: ClientMessageId(5),
+            first_attempt_ms: 9,
+            target,
+            change,
+        });
+        assert_eq!(Message::decode(&frame_of(&message)), Ok(Some(message)));
+    }
+    let changed = Entry {
+        kind: EntryKind::Expand.number(),
+        target: Seq(4),
+        version: Seq(9),
+        hole: Hole::Deleted.number(),
+        expansion: vec![("k".to_owned(), "v".to_owned())],
+        removed: vec!["r".to_owned()],
+        keys_elsewhere: true,
+        ..entry(11, b"")
+    };
+    let page = Message::from(Page {
+        request: 3,
+        channel: ChannelNumber(6),
+        epoch: Epoch(1),
+        prev: Seq(10),
+        head: Seq(11),
+        entries: vec![changed],
+    });
+    assert_eq!(Message::decode(&frame_of(&page)), Ok(Some(page)));
+}
+
 #[test]
 fn every_message_survives_its_frame() {
     let samples = samples();
@@ -235,7 +335,7 @@ fn every_message_survives_its_frame() {
         kinds.sort_unstable();
         kinds
     };
-    assert_eq!(kinds, (1..=28).collect::<Vec<u8>>(), "a sample of every type");
+    assert_eq!(kinds, (1..=32).collect::<Vec<u8>>(), "a sample of every type");
     for message in samples {
         assert_eq!(Message::decode(&frame_of(&message)), Ok(Some(message)));
     }
@@ -247,7 +347,7 @@ fn unknown_types_are_skipped_below_128_and_refused_from_there() {
         kind,
         payload: Bytes::from_static(b"anything"),
     };
-    assert_eq!(Message::decode(&frame(29)), Ok(None));
+    assert_eq!(Message::decode(&frame(33)), Ok(None));
     assert_eq!(Message::decode(&frame(127)), Ok(None));
     assert_eq!(Message::decode(&frame(0)), Ok(None));
     let refused = Message::decode(&frame(128)).expect_err("critical");

@@ -298,6 +298,7 @@ impl ClientMachine {
             Message::Deliver(deliver) => self.handle_deliver(now_ms, deliver),
             Message::Ended(ended) => self.handle_ended(now_ms, ended),
             Message::Fenced(fenced) => self.handle_fenced(fenced),
+            Message::Expansion(expansion) => self.handle_expansion(expansion),
             Message::Drain(drain) => {
                 if self.phase == Phase::Open {
                     let wait = LEAVE_WAIT_MS.min(u64::from(drain.deadline_ms));

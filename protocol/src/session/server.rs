@@ -77,9 +77,9 @@ fn role(kind: u8) -> Role {
     match kind {
         1 => Role::Hello,
         3 => Role::Authenticate,
-        5..=8 | 10 | 12 | 14 | 16..=18 | 24..=26 => Role::Request,
+        5..=8 | 10 | 12 | 14 | 16..=18 | 24..=26 | 29..=31 => Role::Request,
         20 | 21 | 23 => Role::Signal,
-        2 | 4 | 9 | 11 | 13 | 15 | 19 | 22 | 27 | 28 => Role::ServerOnly,
+        2 | 4 | 9 | 11 | 13 | 15 | 19 | 22 | 27 | 28 | 32 => Role::ServerOnly,
         _ => Role::Unknown,
     }
 }
@@ -427,6 +427,7 @@ fn answered(message: &Message) -> Option<RequestId> {
         Message::Subscribed(subscribed) => Some(subscribed.request),
         Message::Page(page) => Some(page.request),
         Message::Fenced(fenced) => Some(fenced.request),
+        Message::Expansion(expansion) => Some(expansion.request),
         _ => None,
     }
 }

@@ -1653,6 +1653,7 @@ impl<'a> Ack<'a> {
   pub const VT_SEQ: ::flatbuffers::VOffsetT = 10;
   pub const VT_TS: ::flatbuffers::VOffsetT = 12;
   pub const VT_REPEAT: ::flatbuffers::VOffsetT = 14;
+  pub const VT_BEFORE: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1664,6 +1665,7 @@ impl<'a> Ack<'a> {
     args: &'args AckArgs
   ) -> ::flatbuffers::WIPOffset<Ack<'bldr>> {
     let mut builder = AckBuilder::new(_fbb);
+    builder.add_before(args.before);
     builder.add_ts(args.ts);
     builder.add_seq(args.seq);
     builder.add_channel(args.channel);
@@ -1716,6 +1718,13 @@ impl<'a> Ack<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<bool>(Ack::VT_REPEAT, Some(false)).unwrap()}
   }
+  #[inline]
+  pub fn before(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Ack::VT_BEFORE, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Ack<'_> {
@@ -1730,6 +1739,7 @@ impl ::flatbuffers::Verifiable for Ack<'_> {
      .visit_field::<u64>("seq", Self::VT_SEQ, false)?
      .visit_field::<u64>("ts", Self::VT_TS, false)?
      .visit_field::<bool>("repeat", Self::VT_REPEAT, false)?
+     .visit_field::<u64>("before", Self::VT_BEFORE, false)?
      .finish();
     Ok(())
   }
@@ -1741,6 +1751,7 @@ pub struct AckArgs {
     pub seq: u64,
     pub ts: u64,
     pub repeat: bool,
+    pub before: u64,
 }
 impl<'a> Default for AckArgs {
   #[inline]
@@ -1752,6 +1763,7 @@ impl<'a> Default for AckArgs {
       seq: 0,
       ts: 0,
       repeat: false,
+      before: 0,
     }
   }
 }
@@ -1786,6 +1798,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AckBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<bool>(Ack::VT_REPEAT, repeat, false);
   }
   #[inline]
+  pub fn add_before(&mut self, before: u64) {
+    self.fbb_.push_slot::<u64>(Ack::VT_BEFORE, before, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AckBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     AckBuilder {
@@ -1809,6 +1825,7 @@ impl ::core::fmt::Debug for Ack<'_> {
       ds.field("seq", &self.seq());
       ds.field("ts", &self.ts());
       ds.field("repeat", &self.repeat());
+      ds.field("before", &self.before());
       ds.finish()
   }
 }
@@ -2361,6 +2378,13 @@ impl<'a> Entry<'a> {
   pub const VT_SENDER_NUMBER: ::flatbuffers::VOffsetT = 12;
   pub const VT_CLIENT_MESSAGE_ID: ::flatbuffers::VOffsetT = 14;
   pub const VT_BODY: ::flatbuffers::VOffsetT = 16;
+  pub const VT_TARGET: ::flatbuffers::VOffsetT = 18;
+  pub const VT_VERSION: ::flatbuffers::VOffsetT = 20;
+  pub const VT_HOLE: ::flatbuffers::VOffsetT = 22;
+  pub const VT_KEYS: ::flatbuffers::VOffsetT = 24;
+  pub const VT_VALUES: ::flatbuffers::VOffsetT = 26;
+  pub const VT_REMOVED: ::flatbuffers::VOffsetT = 28;
+  pub const VT_KEYS_ELSEWHERE: ::flatbuffers::VOffsetT = 30;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2372,12 +2396,19 @@ impl<'a> Entry<'a> {
     args: &'args EntryArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Entry<'bldr>> {
     let mut builder = EntryBuilder::new(_fbb);
+    builder.add_version(args.version);
+    builder.add_target(args.target);
     builder.add_client_message_id(args.client_message_id);
     builder.add_sender_number(args.sender_number);
     builder.add_ts(args.ts);
     builder.add_seq(args.seq);
+    if let Some(x) = args.removed { builder.add_removed(x); }
+    if let Some(x) = args.values { builder.add_values(x); }
+    if let Some(x) = args.keys { builder.add_keys(x); }
     if let Some(x) = args.body { builder.add_body(x); }
     if let Some(x) = args.sender { builder.add_sender(x); }
+    builder.add_keys_elsewhere(args.keys_elsewhere);
+    builder.add_hole(args.hole);
     builder.add_kind(args.kind);
     builder.finish()
   }
@@ -2432,6 +2463,55 @@ impl<'a> Entry<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Entry::VT_BODY, None)}
   }
+  #[inline]
+  pub fn target(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Entry::VT_TARGET, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn version(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Entry::VT_VERSION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn hole(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(Entry::VT_HOLE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn keys(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(Entry::VT_KEYS, None)}
+  }
+  #[inline]
+  pub fn values(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(Entry::VT_VALUES, None)}
+  }
+  #[inline]
+  pub fn removed(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(Entry::VT_REMOVED, None)}
+  }
+  #[inline]
+  pub fn keys_elsewhere(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Entry::VT_KEYS_ELSEWHERE, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Entry<'_> {
@@ -2447,6 +2527,13 @@ impl ::flatbuffers::Verifiable for Entry<'_> {
      .visit_field::<u64>("sender_number", Self::VT_SENDER_NUMBER, false)?
      .visit_field::<u64>("client_message_id", Self::VT_CLIENT_MESSAGE_ID, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("body", Self::VT_BODY, false)?
+     .visit_field::<u64>("target", Self::VT_TARGET, false)?
+     .visit_field::<u64>("version", Self::VT_VERSION, false)?
+     .visit_field::<u8>("hole", Self::VT_HOLE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("keys", Self::VT_KEYS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("values", Self::VT_VALUES, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("removed", Self::VT_REMOVED, false)?
+     .visit_field::<bool>("keys_elsewhere", Self::VT_KEYS_ELSEWHERE, false)?
      .finish();
     Ok(())
   }
@@ -2459,6 +2546,13 @@ pub struct EntryArgs<'a> {
     pub sender_number: u64,
     pub client_message_id: u64,
     pub body: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub target: u64,
+    pub version: u64,
+    pub hole: u8,
+    pub keys: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
+    pub values: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
+    pub removed: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
+    pub keys_elsewhere: bool,
 }
 impl<'a> Default for EntryArgs<'a> {
   #[inline]
@@ -2471,6 +2565,13 @@ impl<'a> Default for EntryArgs<'a> {
       sender_number: 0,
       client_message_id: 0,
       body: None,
+      target: 0,
+      version: 0,
+      hole: 0,
+      keys: None,
+      values: None,
+      removed: None,
+      keys_elsewhere: false,
     }
   }
 }
@@ -2509,6 +2610,34 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> EntryBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Entry::VT_BODY, body);
   }
   #[inline]
+  pub fn add_target(&mut self, target: u64) {
+    self.fbb_.push_slot::<u64>(Entry::VT_TARGET, target, 0);
+  }
+  #[inline]
+  pub fn add_version(&mut self, version: u64) {
+    self.fbb_.push_slot::<u64>(Entry::VT_VERSION, version, 0);
+  }
+  #[inline]
+  pub fn add_hole(&mut self, hole: u8) {
+    self.fbb_.push_slot::<u8>(Entry::VT_HOLE, hole, 0);
+  }
+  #[inline]
+  pub fn add_keys(&mut self, keys: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Entry::VT_KEYS, keys);
+  }
+  #[inline]
+  pub fn add_values(&mut self, values: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Entry::VT_VALUES, values);
+  }
+  #[inline]
+  pub fn add_removed(&mut self, removed: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Entry::VT_REMOVED, removed);
+  }
+  #[inline]
+  pub fn add_keys_elsewhere(&mut self, keys_elsewhere: bool) {
+    self.fbb_.push_slot::<bool>(Entry::VT_KEYS_ELSEWHERE, keys_elsewhere, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> EntryBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     EntryBuilder {
@@ -2533,6 +2662,13 @@ impl ::core::fmt::Debug for Entry<'_> {
       ds.field("sender_number", &self.sender_number());
       ds.field("client_message_id", &self.client_message_id());
       ds.field("body", &self.body());
+      ds.field("target", &self.target());
+      ds.field("version", &self.version());
+      ds.field("hole", &self.hole());
+      ds.field("keys", &self.keys());
+      ds.field("values", &self.values());
+      ds.field("removed", &self.removed());
+      ds.field("keys_elsewhere", &self.keys_elsewhere());
       ds.finish()
   }
 }
@@ -4772,6 +4908,883 @@ impl ::core::fmt::Debug for Ended<'_> {
       ds.field("seq", &self.seq());
       ds.field("code", &self.code());
       ds.field("message", &self.message());
+      ds.finish()
+  }
+}
+pub enum ChangeOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Change<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Change<'a> {
+  type Inner = Change<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Change<'a> {
+  pub const VT_REQUEST: ::flatbuffers::VOffsetT = 4;
+  pub const VT_GROUP: ::flatbuffers::VOffsetT = 6;
+  pub const VT_CHANNEL: ::flatbuffers::VOffsetT = 8;
+  pub const VT_CLIENT_MESSAGE_ID: ::flatbuffers::VOffsetT = 10;
+  pub const VT_FIRST_ATTEMPT_MS: ::flatbuffers::VOffsetT = 12;
+  pub const VT_EPOCH: ::flatbuffers::VOffsetT = 14;
+  pub const VT_TARGET: ::flatbuffers::VOffsetT = 16;
+  pub const VT_KIND: ::flatbuffers::VOffsetT = 18;
+  pub const VT_BODY: ::flatbuffers::VOffsetT = 20;
+  pub const VT_KEYS: ::flatbuffers::VOffsetT = 22;
+  pub const VT_VALUES: ::flatbuffers::VOffsetT = 24;
+  pub const VT_REMOVED: ::flatbuffers::VOffsetT = 26;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Change { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangeArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Change<'bldr>> {
+    let mut builder = ChangeBuilder::new(_fbb);
+    builder.add_target(args.target);
+    builder.add_first_attempt_ms(args.first_attempt_ms);
+    builder.add_client_message_id(args.client_message_id);
+    builder.add_request(args.request);
+    if let Some(x) = args.removed { builder.add_removed(x); }
+    if let Some(x) = args.values { builder.add_values(x); }
+    if let Some(x) = args.keys { builder.add_keys(x); }
+    if let Some(x) = args.body { builder.add_body(x); }
+    builder.add_epoch(args.epoch);
+    if let Some(x) = args.channel { builder.add_channel(x); }
+    if let Some(x) = args.group { builder.add_group(x); }
+    builder.add_kind(args.kind);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn request(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Change::VT_REQUEST, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn group(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Change::VT_GROUP, None)}
+  }
+  #[inline]
+  pub fn channel(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Change::VT_CHANNEL, None)}
+  }
+  #[inline]
+  pub fn client_message_id(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Change::VT_CLIENT_MESSAGE_ID, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn first_attempt_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Change::VT_FIRST_ATTEMPT_MS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn epoch(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Change::VT_EPOCH, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn target(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Change::VT_TARGET, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn kind(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(Change::VT_KIND, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn body(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Change::VT_BODY, None)}
+  }
+  #[inline]
+  pub fn keys(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(Change::VT_KEYS, None)}
+  }
+  #[inline]
+  pub fn values(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(Change::VT_VALUES, None)}
+  }
+  #[inline]
+  pub fn removed(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(Change::VT_REMOVED, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Change<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("request", Self::VT_REQUEST, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("group", Self::VT_GROUP, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("channel", Self::VT_CHANNEL, false)?
+     .visit_field::<u64>("client_message_id", Self::VT_CLIENT_MESSAGE_ID, false)?
+     .visit_field::<u64>("first_attempt_ms", Self::VT_FIRST_ATTEMPT_MS, false)?
+     .visit_field::<u32>("epoch", Self::VT_EPOCH, false)?
+     .visit_field::<u64>("target", Self::VT_TARGET, false)?
+     .visit_field::<u8>("kind", Self::VT_KIND, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("body", Self::VT_BODY, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("keys", Self::VT_KEYS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("values", Self::VT_VALUES, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("removed", Self::VT_REMOVED, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangeArgs<'a> {
+    pub request: u64,
+    pub group: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub channel: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub client_message_id: u64,
+    pub first_attempt_ms: u64,
+    pub epoch: u32,
+    pub target: u64,
+    pub kind: u8,
+    pub body: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub keys: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
+    pub values: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
+    pub removed: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
+}
+impl<'a> Default for ChangeArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ChangeArgs {
+      request: 0,
+      group: None,
+      channel: None,
+      client_message_id: 0,
+      first_attempt_ms: 0,
+      epoch: 0,
+      target: 0,
+      kind: 0,
+      body: None,
+      keys: None,
+      values: None,
+      removed: None,
+    }
+  }
+}
+
+pub struct ChangeBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_request(&mut self, request: u64) {
+    self.fbb_.push_slot::<u64>(Change::VT_REQUEST, request, 0);
+  }
+  #[inline]
+  pub fn add_group(&mut self, group: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Change::VT_GROUP, group);
+  }
+  #[inline]
+  pub fn add_channel(&mut self, channel: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Change::VT_CHANNEL, channel);
+  }
+  #[inline]
+  pub fn add_client_message_id(&mut self, client_message_id: u64) {
+    self.fbb_.push_slot::<u64>(Change::VT_CLIENT_MESSAGE_ID, client_message_id, 0);
+  }
+  #[inline]
+  pub fn add_first_attempt_ms(&mut self, first_attempt_ms: u64) {
+    self.fbb_.push_slot::<u64>(Change::VT_FIRST_ATTEMPT_MS, first_attempt_ms, 0);
+  }
+  #[inline]
+  pub fn add_epoch(&mut self, epoch: u32) {
+    self.fbb_.push_slot::<u32>(Change::VT_EPOCH, epoch, 0);
+  }
+  #[inline]
+  pub fn add_target(&mut self, target: u64) {
+    self.fbb_.push_slot::<u64>(Change::VT_TARGET, target, 0);
+  }
+  #[inline]
+  pub fn add_kind(&mut self, kind: u8) {
+    self.fbb_.push_slot::<u8>(Change::VT_KIND, kind, 0);
+  }
+  #[inline]
+  pub fn add_body(&mut self, body: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Change::VT_BODY, body);
+  }
+  #[inline]
+  pub fn add_keys(&mut self, keys: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Change::VT_KEYS, keys);
+  }
+  #[inline]
+  pub fn add_values(&mut self, values: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Change::VT_VALUES, values);
+  }
+  #[inline]
+  pub fn add_removed(&mut self, removed: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Change::VT_REMOVED, removed);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangeBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Change<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Change<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Change");
+      ds.field("request", &self.request());
+      ds.field("group", &self.group());
+      ds.field("channel", &self.channel());
+      ds.field("client_message_id", &self.client_message_id());
+      ds.field("first_attempt_ms", &self.first_attempt_ms());
+      ds.field("epoch", &self.epoch());
+      ds.field("target", &self.target());
+      ds.field("kind", &self.kind());
+      ds.field("body", &self.body());
+      ds.field("keys", &self.keys());
+      ds.field("values", &self.values());
+      ds.field("removed", &self.removed());
+      ds.finish()
+  }
+}
+pub enum ChangesOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Changes<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Changes<'a> {
+  type Inner = Changes<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Changes<'a> {
+  pub const VT_REQUEST: ::flatbuffers::VOffsetT = 4;
+  pub const VT_GROUP: ::flatbuffers::VOffsetT = 6;
+  pub const VT_CHANNEL: ::flatbuffers::VOffsetT = 8;
+  pub const VT_EPOCH: ::flatbuffers::VOffsetT = 10;
+  pub const VT_FROM: ::flatbuffers::VOffsetT = 12;
+  pub const VT_TO: ::flatbuffers::VOffsetT = 14;
+  pub const VT_SINCE: ::flatbuffers::VOffsetT = 16;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Changes { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangesArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Changes<'bldr>> {
+    let mut builder = ChangesBuilder::new(_fbb);
+    builder.add_since(args.since);
+    builder.add_to(args.to);
+    builder.add_from(args.from);
+    builder.add_request(args.request);
+    builder.add_epoch(args.epoch);
+    if let Some(x) = args.channel { builder.add_channel(x); }
+    if let Some(x) = args.group { builder.add_group(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn request(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Changes::VT_REQUEST, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn group(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Changes::VT_GROUP, None)}
+  }
+  #[inline]
+  pub fn channel(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Changes::VT_CHANNEL, None)}
+  }
+  #[inline]
+  pub fn epoch(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Changes::VT_EPOCH, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn from(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Changes::VT_FROM, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn to(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Changes::VT_TO, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn since(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Changes::VT_SINCE, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Changes<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("request", Self::VT_REQUEST, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("group", Self::VT_GROUP, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("channel", Self::VT_CHANNEL, false)?
+     .visit_field::<u32>("epoch", Self::VT_EPOCH, false)?
+     .visit_field::<u64>("from", Self::VT_FROM, false)?
+     .visit_field::<u64>("to", Self::VT_TO, false)?
+     .visit_field::<u64>("since", Self::VT_SINCE, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangesArgs<'a> {
+    pub request: u64,
+    pub group: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub channel: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub epoch: u32,
+    pub from: u64,
+    pub to: u64,
+    pub since: u64,
+}
+impl<'a> Default for ChangesArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ChangesArgs {
+      request: 0,
+      group: None,
+      channel: None,
+      epoch: 0,
+      from: 0,
+      to: 0,
+      since: 0,
+    }
+  }
+}
+
+pub struct ChangesBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangesBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_request(&mut self, request: u64) {
+    self.fbb_.push_slot::<u64>(Changes::VT_REQUEST, request, 0);
+  }
+  #[inline]
+  pub fn add_group(&mut self, group: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Changes::VT_GROUP, group);
+  }
+  #[inline]
+  pub fn add_channel(&mut self, channel: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Changes::VT_CHANNEL, channel);
+  }
+  #[inline]
+  pub fn add_epoch(&mut self, epoch: u32) {
+    self.fbb_.push_slot::<u32>(Changes::VT_EPOCH, epoch, 0);
+  }
+  #[inline]
+  pub fn add_from(&mut self, from: u64) {
+    self.fbb_.push_slot::<u64>(Changes::VT_FROM, from, 0);
+  }
+  #[inline]
+  pub fn add_to(&mut self, to: u64) {
+    self.fbb_.push_slot::<u64>(Changes::VT_TO, to, 0);
+  }
+  #[inline]
+  pub fn add_since(&mut self, since: u64) {
+    self.fbb_.push_slot::<u64>(Changes::VT_SINCE, since, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangesBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangesBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Changes<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Changes<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Changes");
+      ds.field("request", &self.request());
+      ds.field("group", &self.group());
+      ds.field("channel", &self.channel());
+      ds.field("epoch", &self.epoch());
+      ds.field("from", &self.from());
+      ds.field("to", &self.to());
+      ds.field("since", &self.since());
+      ds.finish()
+  }
+}
+pub enum ReadExpansionOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ReadExpansion<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ReadExpansion<'a> {
+  type Inner = ReadExpansion<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ReadExpansion<'a> {
+  pub const VT_REQUEST: ::flatbuffers::VOffsetT = 4;
+  pub const VT_GROUP: ::flatbuffers::VOffsetT = 6;
+  pub const VT_CHANNEL: ::flatbuffers::VOffsetT = 8;
+  pub const VT_EPOCH: ::flatbuffers::VOffsetT = 10;
+  pub const VT_SEQ: ::flatbuffers::VOffsetT = 12;
+  pub const VT_AFTER: ::flatbuffers::VOffsetT = 14;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ReadExpansion { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ReadExpansionArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ReadExpansion<'bldr>> {
+    let mut builder = ReadExpansionBuilder::new(_fbb);
+    builder.add_seq(args.seq);
+    builder.add_request(args.request);
+    if let Some(x) = args.after { builder.add_after(x); }
+    builder.add_epoch(args.epoch);
+    if let Some(x) = args.channel { builder.add_channel(x); }
+    if let Some(x) = args.group { builder.add_group(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn request(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ReadExpansion::VT_REQUEST, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn group(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ReadExpansion::VT_GROUP, None)}
+  }
+  #[inline]
+  pub fn channel(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ReadExpansion::VT_CHANNEL, None)}
+  }
+  #[inline]
+  pub fn epoch(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(ReadExpansion::VT_EPOCH, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn seq(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ReadExpansion::VT_SEQ, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn after(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ReadExpansion::VT_AFTER, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ReadExpansion<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("request", Self::VT_REQUEST, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("group", Self::VT_GROUP, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("channel", Self::VT_CHANNEL, false)?
+     .visit_field::<u32>("epoch", Self::VT_EPOCH, false)?
+     .visit_field::<u64>("seq", Self::VT_SEQ, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("after", Self::VT_AFTER, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ReadExpansionArgs<'a> {
+    pub request: u64,
+    pub group: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub channel: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub epoch: u32,
+    pub seq: u64,
+    pub after: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for ReadExpansionArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ReadExpansionArgs {
+      request: 0,
+      group: None,
+      channel: None,
+      epoch: 0,
+      seq: 0,
+      after: None,
+    }
+  }
+}
+
+pub struct ReadExpansionBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ReadExpansionBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_request(&mut self, request: u64) {
+    self.fbb_.push_slot::<u64>(ReadExpansion::VT_REQUEST, request, 0);
+  }
+  #[inline]
+  pub fn add_group(&mut self, group: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ReadExpansion::VT_GROUP, group);
+  }
+  #[inline]
+  pub fn add_channel(&mut self, channel: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ReadExpansion::VT_CHANNEL, channel);
+  }
+  #[inline]
+  pub fn add_epoch(&mut self, epoch: u32) {
+    self.fbb_.push_slot::<u32>(ReadExpansion::VT_EPOCH, epoch, 0);
+  }
+  #[inline]
+  pub fn add_seq(&mut self, seq: u64) {
+    self.fbb_.push_slot::<u64>(ReadExpansion::VT_SEQ, seq, 0);
+  }
+  #[inline]
+  pub fn add_after(&mut self, after: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ReadExpansion::VT_AFTER, after);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ReadExpansionBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ReadExpansionBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ReadExpansion<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ReadExpansion<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ReadExpansion");
+      ds.field("request", &self.request());
+      ds.field("group", &self.group());
+      ds.field("channel", &self.channel());
+      ds.field("epoch", &self.epoch());
+      ds.field("seq", &self.seq());
+      ds.field("after", &self.after());
+      ds.finish()
+  }
+}
+pub enum ExpansionOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Expansion<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Expansion<'a> {
+  type Inner = Expansion<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Expansion<'a> {
+  pub const VT_REQUEST: ::flatbuffers::VOffsetT = 4;
+  pub const VT_CHANNEL: ::flatbuffers::VOffsetT = 6;
+  pub const VT_EPOCH: ::flatbuffers::VOffsetT = 8;
+  pub const VT_SEQ: ::flatbuffers::VOffsetT = 10;
+  pub const VT_VERSION: ::flatbuffers::VOffsetT = 12;
+  pub const VT_KEYS: ::flatbuffers::VOffsetT = 14;
+  pub const VT_VALUES: ::flatbuffers::VOffsetT = 16;
+  pub const VT_MORE: ::flatbuffers::VOffsetT = 18;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Expansion { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ExpansionArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Expansion<'bldr>> {
+    let mut builder = ExpansionBuilder::new(_fbb);
+    builder.add_version(args.version);
+    builder.add_seq(args.seq);
+    builder.add_channel(args.channel);
+    builder.add_request(args.request);
+    if let Some(x) = args.values { builder.add_values(x); }
+    if let Some(x) = args.keys { builder.add_keys(x); }
+    builder.add_epoch(args.epoch);
+    builder.add_more(args.more);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn request(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Expansion::VT_REQUEST, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn channel(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Expansion::VT_CHANNEL, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn epoch(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Expansion::VT_EPOCH, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn seq(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Expansion::VT_SEQ, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn version(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Expansion::VT_VERSION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn keys(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(Expansion::VT_KEYS, None)}
+  }
+  #[inline]
+  pub fn values(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(Expansion::VT_VALUES, None)}
+  }
+  #[inline]
+  pub fn more(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Expansion::VT_MORE, Some(false)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Expansion<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("request", Self::VT_REQUEST, false)?
+     .visit_field::<u64>("channel", Self::VT_CHANNEL, false)?
+     .visit_field::<u32>("epoch", Self::VT_EPOCH, false)?
+     .visit_field::<u64>("seq", Self::VT_SEQ, false)?
+     .visit_field::<u64>("version", Self::VT_VERSION, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("keys", Self::VT_KEYS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("values", Self::VT_VALUES, false)?
+     .visit_field::<bool>("more", Self::VT_MORE, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ExpansionArgs<'a> {
+    pub request: u64,
+    pub channel: u64,
+    pub epoch: u32,
+    pub seq: u64,
+    pub version: u64,
+    pub keys: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
+    pub values: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
+    pub more: bool,
+}
+impl<'a> Default for ExpansionArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ExpansionArgs {
+      request: 0,
+      channel: 0,
+      epoch: 0,
+      seq: 0,
+      version: 0,
+      keys: None,
+      values: None,
+      more: false,
+    }
+  }
+}
+
+pub struct ExpansionBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ExpansionBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_request(&mut self, request: u64) {
+    self.fbb_.push_slot::<u64>(Expansion::VT_REQUEST, request, 0);
+  }
+  #[inline]
+  pub fn add_channel(&mut self, channel: u64) {
+    self.fbb_.push_slot::<u64>(Expansion::VT_CHANNEL, channel, 0);
+  }
+  #[inline]
+  pub fn add_epoch(&mut self, epoch: u32) {
+    self.fbb_.push_slot::<u32>(Expansion::VT_EPOCH, epoch, 0);
+  }
+  #[inline]
+  pub fn add_seq(&mut self, seq: u64) {
+    self.fbb_.push_slot::<u64>(Expansion::VT_SEQ, seq, 0);
+  }
+  #[inline]
+  pub fn add_version(&mut self, version: u64) {
+    self.fbb_.push_slot::<u64>(Expansion::VT_VERSION, version, 0);
+  }
+  #[inline]
+  pub fn add_keys(&mut self, keys: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Expansion::VT_KEYS, keys);
+  }
+  #[inline]
+  pub fn add_values(&mut self, values: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Expansion::VT_VALUES, values);
+  }
+  #[inline]
+  pub fn add_more(&mut self, more: bool) {
+    self.fbb_.push_slot::<bool>(Expansion::VT_MORE, more, false);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ExpansionBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ExpansionBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Expansion<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Expansion<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Expansion");
+      ds.field("request", &self.request());
+      ds.field("channel", &self.channel());
+      ds.field("epoch", &self.epoch());
+      ds.field("seq", &self.seq());
+      ds.field("version", &self.version());
+      ds.field("keys", &self.keys());
+      ds.field("values", &self.values());
+      ds.field("more", &self.more());
       ds.finish()
   }
 }

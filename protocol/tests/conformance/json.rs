@@ -2,6 +2,7 @@
 //! strings, bytes in base16, enum values by name.
 
 use serde_json::{Map, Value, json};
+use throng_protocol::cluster::Change;
 use throng_protocol::code::Class;
 use throng_protocol::ids::Position;
 use throng_protocol::message::{Direction, Entry, Message, Place, Start};
@@ -36,9 +37,20 @@ fn entries(entries: &[Entry]) -> Value {
             "seq": long(entry.seq.0), "ts": long(entry.ts.0), "kind": entry.kind,
             "sender": entry.sender.as_str(), "sender_number": long(entry.sender_number.0),
             "client_message_id": long(entry.client_message_id.0), "body": hex(&entry.body),
+            "target": long(entry.target.0), "version": long(entry.version.0), "hole": entry.hole,
+            "keys": keys(&entry.expansion), "values": values(&entry.expansion), "removed": entry.removed,
+            "keys_elsewhere": entry.keys_elsewhere,
         })
     };
     entries.iter().map(entry).collect()
+}
+
+fn keys(pairs: &[(String, String)]) -> Vec<&str> {
+    pairs.iter().map(|(key, _)| key.as_str()).collect()
+}
+
+fn values(pairs: &[(String, String)]) -> Vec<&str> {
+    pairs.iter().map(|(_, value)| value.as_str()).collect()
 }
 
 fn place(place: &Place) -> Value {
@@ -55,6 +67,7 @@ pub fn fields(message: &Message) -> Map<String, Value> {
         .or_else(|| delivery(message))
         .or_else(|| reading(message))
         .or_else(|| rights(message))
+        .or_else(|| changes(message))
         .or_else(|| rest(message));
     match value {
         Some(Value::Object(fields)) => fields,
@@ -103,6 +116,7 @@ fn delivery(message: &Message) -> Option<Value> {
         Message::Ack(m) => json!({
             "request": long(m.request), "channel": long(m.channel.0), "epoch": m.epoch.0,
             "seq": long(m.seq.0), "ts": long(m.ts.0), "repeat": m.repeat,
+            "before": long(m.before.0),
         }),
         Message::Deliver(m) => json!({
             "channel": long(m.channel.0), "epoch": m.epoch.0, "prev": long(m.prev.0),
@@ -179,6 +193,45 @@ fn rights(message: &Message) -> Option<Value> {
                 "request": long(m.request), "channel": long(m.channel.0), "code": m.code, "message": m.message,
             });
             with_position(fields, m.position)
+        }
+        _ => return None,
+    })
+}
+
+fn changes(message: &Message) -> Option<Value> {
+    Some(match message {
+        Message::Change(m) => {
+            let (body, set, removed) = match &m.change {
+                Change::Modify { body } => (hex(body), &[][..], &[][..]),
+                Change::Recall | Change::Delete => (String::new(), &[][..], &[][..]),
+                Change::Expand { set, remove } => (String::new(), &set[..], &remove[..]),
+            };
+            json!({
+                "request": long(m.request), "group": m.group.as_str(), "channel": m.channel.as_str(),
+                "client_message_id": long(m.client_message_id.0),
+                "first_attempt_ms": long(m.first_attempt_ms), "epoch": m.target.epoch.0,
+                "target": long(m.target.seq.0), "kind": m.change.kind().number(), "body": body,
+                "keys": keys(set), "values": values(set), "removed": removed,
+            })
+        }
+        Message::Changes(m) => json!({
+            "request": long(m.request), "group": m.group.as_str(), "channel": m.channel.as_str(),
+            "epoch": m.from.epoch.0, "from": long(m.from.seq.0), "to": long(m.to.0),
+            "since": long(m.since.0),
+        }),
+        Message::ReadExpansion(m) => {
+            let fields = json!({
+                "request": long(m.request), "group": m.group.as_str(), "channel": m.channel.as_str(),
+                "after": m.after,
+            });
+            with_position(fields, m.target)
+        }
+        Message::Expansion(m) => {
+            let fields = json!({
+                "request": long(m.request), "channel": long(m.channel.0), "version": long(m.version.0),
+                "keys": keys(&m.expansion), "values": values(&m.expansion), "more": m.more,
+            });
+            with_position(fields, m.target)
         }
         _ => return None,
     })

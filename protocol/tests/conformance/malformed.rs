@@ -4,7 +4,10 @@ use bytes::Bytes;
 use throng_protocol::cluster::PENDING_CHANNELS_MAX;
 use throng_protocol::frame;
 use throng_protocol::ids::{ChannelNumber, Epoch, Seq};
-use throng_protocol::limits::{FRAME_BYTES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX, TOKEN_BYTES_MAX};
+use throng_protocol::limits::{
+    EXPANSION_KEY_BYTES_MAX, EXPANSION_VALUE_BYTES_MAX, FRAME_BYTES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX,
+    TOKEN_BYTES_MAX,
+};
 use throng_protocol::message::{Deliver, Join, Message, Ping};
 
 use crate::raw::{self, Table, Value, framed, text};
@@ -52,7 +55,10 @@ pub fn files() -> Vec<(&'static str, Vec<Malformed>)> {
         ("types", types()),
         ("payloads", payloads()),
         ("names", names()),
-        ("fields", [ranges(), texts(), entries()].concat()),
+        (
+            "fields",
+            [ranges(), texts(), entries(), changes(), ranges_of_changes()].concat(),
+        ),
     ]
 }
 
@@ -101,7 +107,7 @@ fn types() -> Vec<Malformed> {
     let of = |name, kind, outcome| at(Layer::Type, name, frame::encode(kind, b"anything"), outcome);
     vec![
         of("type_0", 0, "skip"),
-        of("the_first_unknown_type", 29, "skip"),
+        of("the_first_unknown_type", 33, "skip"),
         of("the_last_type_that_is_skipped", 127, "skip"),
         of(
             "the_first_type_that_is_not_skipped",
@@ -160,7 +166,7 @@ fn payloads() -> Vec<Malformed> {
 fn names() -> Vec<Malformed> {
     let request = (0, Value::U64(5));
     let group = (1, text("g"));
-    let cases: [(&str, u8, Table, u16, u64); 11] = [
+    let cases: [(&str, u8, Table, u16, u64); 14] = [
         ("create_group_group", 5, vec![request.clone()], 1, 5),
         (
             "create_channel_channel",
@@ -176,7 +182,16 @@ fn names() -> Vec<Malformed> {
         ("sync_channel", 17, vec![request.clone(), group.clone()], 2, 5),
         ("history_channel", 18, vec![request.clone(), group.clone()], 2, 5),
         ("kick_user", 25, vec![request.clone(), group], 2, 5),
-        ("mute_group", 26, vec![request, (2, text("u"))], 1, 5),
+        ("mute_group", 26, vec![request.clone(), (2, text("u"))], 1, 5),
+        ("change_channel", 29, vec![request.clone(), (1, text("g"))], 2, 5),
+        (
+            "changes_group",
+            30,
+            [at_seq(&request), vec![(5, Value::U64(1))]].concat(),
+            1,
+            5,
+        ),
+        ("read_expansion_group", 31, at_seq(&request), 1, 5),
         ("authenticate_device", 3, vec![(0, text("t"))], 1, 0),
     ];
     let bad = [
@@ -276,6 +291,99 @@ fn ranges() -> Vec<Malformed> {
         ),
         field("resume_without_places", 24, 6, &places(0)),
         field("resume_with_501_places", 24, 6, &places(501)),
+    ]
+}
+
+/// A request about entry 1 of epoch 1 of a channel, without its group.
+fn at_seq(request: &(u16, Value)) -> Table {
+    vec![
+        request.clone(),
+        (2, text("c")),
+        (3, Value::U32(1)),
+        (4, Value::U64(1)),
+    ]
+}
+
+fn changes() -> Vec<Malformed> {
+    let names = || vec![(0, Value::U64(8)), (1, text("g")), (2, text("c"))];
+    let change = |epoch, target, kind, more: &[(u16, Value)]| {
+        let of = [
+            (5, Value::U32(epoch)),
+            (6, Value::U64(target)),
+            (7, Value::U8(kind)),
+        ];
+        [&names()[..], &of, more].concat()
+    };
+    let keys = |keys: &[&str]| Value::Texts(keys.iter().map(|key| (*key).to_owned()).collect());
+    let many = |count: usize| Value::Texts((0..count).map(|n| n.to_string()).collect());
+    let expand = |more: &[(u16, Value)]| change(1, 4, 5, more);
+    let long_key = "k".repeat(EXPANSION_KEY_BYTES_MAX + 1);
+    let long_value = Value::Texts(vec!["v".repeat(EXPANSION_VALUE_BYTES_MAX + 1)]);
+    let fields = |name, table| field(name, 29, 8, &table);
+    vec![
+        fields("change_of_epoch_0", change(0, 4, 3, &[])),
+        fields("change_of_seq_0", change(1, 0, 3, &[])),
+        fields("change_of_kind_1", change(1, 4, 1, &[])),
+        fields("change_of_kind_6", change(1, 4, 6, &[])),
+        fields("expand_without_keys", expand(&[])),
+        fields("expand_with_21_keys", expand(&[(9, many(21)), (10, many(21))])),
+        fields(
+            "expand_with_21_keys_set_and_removed",
+            expand(&[(9, many(20)), (10, many(20)), (11, keys(&["x"]))]),
+        ),
+        fields(
+            "expand_with_a_key_without_a_value",
+            expand(&[(9, keys(&["a", "b"])), (10, keys(&["1"]))]),
+        ),
+        fields(
+            "expand_with_a_value_without_a_key",
+            expand(&[(10, keys(&["1"])), (11, keys(&["x"]))]),
+        ),
+        fields(
+            "expand_with_an_empty_key",
+            expand(&[(9, keys(&[""])), (10, keys(&["1"]))]),
+        ),
+        fields(
+            "expand_with_a_key_of_33_bytes",
+            expand(&[(9, keys(&[&long_key])), (10, keys(&["1"]))]),
+        ),
+        fields(
+            "expand_with_a_control_character",
+            expand(&[(11, keys(&["a\u{7}"]))]),
+        ),
+        fields(
+            "expand_with_a_value_of_4097_bytes",
+            expand(&[(9, keys(&["a"])), (10, long_value)]),
+        ),
+        fields(
+            "expand_that_sets_a_key_twice",
+            expand(&[(9, keys(&["a", "a"])), (10, keys(&["1", "2"]))]),
+        ),
+        fields(
+            "expand_that_sets_and_removes_a_key",
+            expand(&[(9, keys(&["a"])), (10, keys(&["1"])), (11, keys(&["a"]))]),
+        ),
+    ]
+}
+
+fn ranges_of_changes() -> Vec<Malformed> {
+    let names = || vec![(0, Value::U64(8)), (1, text("g")), (2, text("c"))];
+    let range = |epoch, from, to| {
+        let of = [(3, Value::U32(epoch)), (4, Value::U64(from)), (5, Value::U64(to))];
+        [&names()[..], &of].concat()
+    };
+    vec![
+        field("changes_of_epoch_0", 30, 8, &range(0, 1, 1)),
+        field("changes_from_0", 30, 8, &range(1, 0, 1)),
+        field("changes_backwards", 30, 8, &range(1, 5, 4)),
+        field("changes_of_301_entries", 30, 8, &range(1, 5, 305)),
+        field("changes_of_every_entry", 30, 8, &range(1, 1, u64::MAX)),
+        field(
+            "read_expansion_of_seq_0",
+            31,
+            8,
+            &[&names()[..], &[(3, Value::U32(1))]].concat(),
+        ),
     ]
 }
 

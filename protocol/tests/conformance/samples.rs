@@ -2,15 +2,17 @@
 //! of its fields.
 
 use bytes::Bytes;
+use throng_protocol::cluster;
 use throng_protocol::code::{Class, Code};
 use throng_protocol::ids::{
     ChannelId, ChannelNumber, ClientMessageId, DeviceId, Epoch, GroupId, Position, Seq, SessionId, Ts,
     UserId, UserNumber,
 };
 use throng_protocol::message::{
-    Ack, Authenticate, ClientAck, CreateChannel, CreateGroup, Deliver, Direction, Done, Drain, Ended, Entry,
-    Error, Fenced, Hello, HelloOk, History, Join, Kick, Leave, Message, Mute, Page, Ping, Place, Pong,
-    Resume, Send, Start, Subscribe, Subscribed, Sync, Unsubscribe, Welcome,
+    Ack, Authenticate, Change, Changes, ClientAck, CreateChannel, CreateGroup, Deliver, Direction, Done,
+    Drain, Ended, Entry, EntryKind, Error, Expansion, Fenced, Hello, HelloOk, History, Hole, Join, Kick,
+    Leave, Message, Mute, Page, Ping, Place, Pong, ReadExpansion, Resume, Send, Start, Subscribe, Subscribed,
+    Sync, Unsubscribe, Welcome,
 };
 
 /// A named message.
@@ -54,6 +56,12 @@ pub fn entry(seq: u64, body: &'static [u8]) -> Entry {
         sender_number: UserNumber(3),
         client_message_id: ClientMessageId(0x1234_5678_9abc_def0 + seq),
         body: Bytes::from_static(body),
+        target: Seq(0),
+        version: Seq(0),
+        hole: 0,
+        expansion: Vec::new(),
+        removed: Vec::new(),
+        keys_elsewhere: false,
     }
 }
 
@@ -68,6 +76,7 @@ pub fn all() -> Vec<Sample> {
         deliveries(),
         pages(),
         rights(),
+        changes(),
         rest(),
     ]
     .concat()
@@ -230,6 +239,7 @@ fn sends() -> Vec<Sample> {
         seq: Seq(42),
         ts: Ts::from_millis(TIME_MS),
         repeat: false,
+        before: Seq(0),
     };
     let repeat = Ack {
         repeat: true,
@@ -484,6 +494,112 @@ fn rights() -> Vec<Sample> {
         ("ended", ended(42, 302, "the membership has ended").into()),
         ("ended_with_an_unknown_code", ended(u64::MAX, 999, "").into()),
     ]
+}
+
+fn changes() -> Vec<Sample> {
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let change = |request, change| Change {
+        request,
+        group: group(),
+        channel: channel(),
+        client_message_id: ClientMessageId(0x1234_5678_9abc_def0),
+        first_attempt_ms: TIME_MS,
+        target: position(1, 42),
+        change,
+    };
+    let body = Bytes::from_static(b"better");
+    let full = cluster::Change::Expand {
+        set: (0..19).map(|n| pair(&format!("{n:032}"), "")).collect(),
+        remove: vec!["ключ ☕".to_owned()],
+    };
+    let changes = |to, since| Changes {
+        request: 16,
+        group: group(),
+        channel: other_channel(),
+        from: position(1, 41),
+        to: Seq(to),
+        since: Seq(since),
+    };
+    let read = |after: &str| ReadExpansion {
+        request: 17,
+        group: group(),
+        channel: channel(),
+        target: position(1, 42),
+        after: after.to_owned(),
+    };
+    let expansion = |version, expansion, more| Expansion {
+        request: 17,
+        channel: ChannelNumber(CHANNEL),
+        target: position(1, 42),
+        version: Seq(version),
+        expansion,
+        more,
+    };
+    let set = vec![pair("like", "3")];
+    vec![
+        ("modify", change(15, cluster::Change::Modify { body }).into()),
+        ("recall", change(15, cluster::Change::Recall).into()),
+        ("delete", change(u64::MAX, cluster::Change::Delete).into()),
+        (
+            "expand",
+            change(
+                15,
+                cluster::Change::Expand {
+                    set: set.clone(),
+                    remove: Vec::new(),
+                },
+            )
+            .into(),
+        ),
+        ("expand_with_as_many_keys_as_allowed", change(15, full).into()),
+        ("changes", changes(99, 120).into()),
+        ("changes_of_the_largest_range", changes(340, 0).into()),
+        ("read_expansion", read("").into()),
+        ("read_expansion_behind_a_key", read("ключ ☕").into()),
+        ("expansion", expansion(44, set, true).into()),
+        ("expansion_of_nothing", expansion(0, Vec::new(), false).into()),
+        ("deliver_changes", Message::from(changed())),
+    ]
+}
+
+/// A modification, a recall and two changes of expansions, as they are delivered.
+fn changed() -> Deliver {
+    let of = |seq, kind: EntryKind| Entry {
+        kind: kind.number(),
+        target: Seq(42),
+        ..entry(seq, b"")
+    };
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    Deliver {
+        channel: ChannelNumber(CHANNEL),
+        epoch: Epoch(1),
+        prev: Seq(43),
+        entries: vec![
+            Entry {
+                body: Bytes::from_static(b"better"),
+                ..of(44, EntryKind::Modify)
+            },
+            Entry {
+                expansion: vec![pair("like", "3")],
+                removed: vec!["seen".to_owned()],
+                ..of(45, EntryKind::Expand)
+            },
+            Entry {
+                version: Seq(40),
+                expansion: vec![pair("a", "1"), pair("b", "")],
+                ..entry(46, b"changed before it was delivered")
+            },
+            Entry {
+                hole: Hole::Recalled.number(),
+                ..of(47, EntryKind::Recall)
+            },
+            Entry {
+                version: Seq(41),
+                keys_elsewhere: true,
+                ..entry(48, b"with a large expansion")
+            },
+        ],
+    }
 }
 
 fn rest() -> Vec<Sample> {

@@ -88,6 +88,21 @@ fn the_table_of_limits_is_the_constants() {
         ("FRAME_TIMEOUT_MS", limits::FRAME_TIMEOUT_MS),
         ("LIVE_LANES", limits::LIVE_LANES.into()),
         ("REORDER_ENTRIES_MAX", long(limits::REORDER_ENTRIES_MAX)),
+        (
+            "EXPANSION_KEYS_PER_CHANGE_MAX",
+            long(limits::EXPANSION_KEYS_PER_CHANGE_MAX),
+        ),
+        ("EXPANSION_KEYS_MAX", long(limits::EXPANSION_KEYS_MAX)),
+        ("EXPANSION_KEY_BYTES_MAX", long(limits::EXPANSION_KEY_BYTES_MAX)),
+        (
+            "EXPANSION_VALUE_BYTES_MAX",
+            long(limits::EXPANSION_VALUE_BYTES_MAX),
+        ),
+        (
+            "EXPANSION_INLINE_BYTES_MAX",
+            long(limits::EXPANSION_INLINE_BYTES_MAX),
+        ),
+        ("CHANGES_RANGE_MAX", limits::CHANGES_RANGE_MAX),
         ("VERIFIER_DEPTH_MAX", long(limits::VERIFIER_DEPTH_MAX)),
         ("VERIFIER_TABLES_MAX", long(limits::VERIFIER_TABLES_MAX)),
     ]

@@ -1,6 +1,7 @@
 //! The system as its users run it: whole processes, real disks, real kills.
 
 mod by_hand;
+mod changes;
 mod crashes;
 mod disks;
 mod errors;

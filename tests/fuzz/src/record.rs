@@ -85,7 +85,7 @@ fn stored(bytes: &[u8]) {
     let Some((&which, bytes)) = bytes.split_first() else {
         return;
     };
-    match which % 23 {
+    match which % 25 {
         0 => again::<state::MapRecord>(bytes),
         1 => again::<state::ClusterKeyRecord>(bytes),
         2 => again::<state::AppRecord>(bytes),
@@ -108,6 +108,8 @@ fn stored(bytes: &[u8]) {
         19 => again::<state::FenceRecord>(bytes),
         20 => again::<state::FencedUserRecord>(bytes),
         21 => again::<state::OutboxRecord>(bytes),
+        22 => again::<state::ExpansionRecord>(bytes),
+        23 => again::<state::Touched>(bytes),
         _ => again::<state::InboxRecord>(bytes),
     }
 }

@@ -2,7 +2,7 @@
 //! a second message shard, so that commits of several shards share a sync as on a real node.
 
 use bytes::Bytes;
-use throng_protocol::cluster::{AppKey, ChannelInfo, GrantClaims, TokenAlgorithm};
+use throng_protocol::cluster::{AppKey, ChannelInfo, GrantClaims, Permissions, TokenAlgorithm};
 use throng_protocol::ids::{
     AppId, ChannelId, ChannelNumber, ClientMessageId, Epoch, GroupId, ShardId, UserId, UserNumber,
 };
@@ -108,6 +108,7 @@ fn message(index: u64, salt: u64, size: usize) -> MessageCommand {
             issued_ms: NOW,
             muted_until: 0,
             fenced: 0,
+            permissions: Permissions::NONE,
         },
         client_message_id: ClientMessageId(salt),
         first_attempt_ms: NOW,

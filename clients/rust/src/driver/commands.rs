@@ -103,6 +103,9 @@ impl Driver {
             Request::Sync((group, channel), from, limit) => {
                 self.machine.sync(now_ms, group, channel, from, limit)
             }
+            Request::Change(key, id, target, change) => self.machine.change(now_ms, key, id, target, change),
+            Request::Changes(key, from, to, since) => self.machine.changes(now_ms, key, from, to, since),
+            Request::Expansion(key, target, after) => self.machine.expansion(now_ms, key, target, after),
         };
         self.await_answer(taken, Reply::Request(reply));
     }

@@ -126,6 +126,12 @@ impl Driver {
                 sender_number: entry.sender_number,
                 client_message_id: entry.client_message_id,
                 body: entry.body,
+                target: entry.target,
+                version: entry.version,
+                hole: entry.hole,
+                expansion: entry.expansion,
+                removed: entry.removed,
+                keys_elsewhere: entry.keys_elsewhere,
                 edge: self.edge.clone(),
                 connection: self.connection,
             })));

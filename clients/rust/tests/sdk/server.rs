@@ -169,6 +169,12 @@ impl World {
             sender_number: UserNumber(1),
             client_message_id: id,
             body,
+            target: Seq(0),
+            version: Seq(0),
+            hole: 0,
+            expansion: Vec::new(),
+            removed: Vec::new(),
+            keys_elsewhere: false,
         });
         seq
     }
@@ -331,6 +337,7 @@ impl Connection {
             seq,
             ts: Ts(seq.0),
             repeat,
+            before: Seq(0),
         })
         .await;
         Some(())

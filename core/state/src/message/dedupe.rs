@@ -10,8 +10,8 @@
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use throng_planted::planted;
-use throng_protocol::cluster::EntryKind;
-use throng_protocol::ids::{ChannelNumber, Seq, Ts};
+use throng_protocol::cluster::{Change, EntryKind};
+use throng_protocol::ids::{ChannelNumber, Position, Seq, Ts};
 
 use crate::limits::{EXPIRED_PER_APPEND_MAX, SENT_VALID_MS};
 use crate::record::{EntryRecord, SentRecord, TailRecord, read, read_present};
@@ -41,6 +41,33 @@ pub(super) fn hash(kind: EntryKind, body: &[u8]) -> [u8; 16] {
         .chain_update([kind.number()])
         .chain_update(body)
         .finalize();
+    std::array::from_fn(|place| digest[place])
+}
+
+/// The hash over a change: over its target, and over what becomes of it, each part behind its length.
+pub(super) fn hash_change(target: Position, change: &Change) -> [u8; 16] {
+    let mut hash = Sha256::new()
+        .chain_update([change.kind().number()])
+        .chain_update(target.epoch.0.to_be_bytes())
+        .chain_update(target.seq.0.to_be_bytes());
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    match change {
+        Change::Modify { body } => part(body),
+        Change::Recall | Change::Delete => {}
+        Change::Expand { set, remove } => {
+            for (key, value) in set {
+                part(key.as_bytes());
+                part(value.as_bytes());
+            }
+            // No key is empty: what follows is removed.
+            part(&[]);
+            remove.iter().for_each(|key| part(key.as_bytes()));
+        }
+    }
+    let digest = hash.finalize();
     std::array::from_fn(|place| digest[place])
 }
 

@@ -5,14 +5,12 @@ use throng_protocol::cluster::{Anchor, Direction, Entry, Page};
 use throng_protocol::ids::{ChannelNumber, Seq, Ts};
 use throng_protocol::limits::PAGE_ENTRIES_MAX;
 
+use super::changes::{bytes_of, shown};
 use super::place::last_where;
 use super::{fence, within};
 use crate::limits::PAGE_SCAN_ENTRIES;
-use crate::record::{EntryRecord, LogRecord, Record, TailRecord, corrupt, read, read_present};
+use crate::record::{LogRecord, TailRecord, read, read_present};
 use crate::{ApplyError, View, keys};
-
-/// Bytes of an entry beside its body and its sender's name, about.
-const ENTRY_OVERHEAD_BYTES: usize = 48;
 
 /// Which part of a channel's log a page is to hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,8 +124,8 @@ fn collect(
             break;
         }
         for (key, value) in found {
-            let entry = entry(&key, &value)?;
-            bytes += entry.body.len() + entry.sender.as_str().len() + ENTRY_OVERHEAD_BYTES;
+            let entry = shown(view, channel, &key, &value)?;
+            bytes += bytes_of(&entry);
             if bytes > budget.bytes && !entries.is_empty() {
                 break 'full;
             }
@@ -142,27 +140,4 @@ fn collect(
         entries.reverse();
     }
     Ok(entries)
-}
-
-/// The entry of a record.
-fn entry(key: &[u8], value: &[u8]) -> Result<Entry, ApplyError> {
-    let seq = keys::entry_seq(key).ok_or_else(|| corrupt(key, "it is not the key of an entry".to_owned()))?;
-    let EntryRecord {
-        ts,
-        index: _,
-        kind,
-        sender_number,
-        sender,
-        client_message_id,
-        body,
-    } = EntryRecord::decode(key, value)?;
-    Ok(Entry {
-        seq,
-        ts,
-        kind,
-        sender_number,
-        sender,
-        client_message_id,
-        body,
-    })
 }

@@ -1,7 +1,7 @@
 //! Reading a management shard.
 
 use bytes::Bytes;
-use throng_protocol::cluster::{ChannelInfo, GroupInfo, MemberInfo};
+use throng_protocol::cluster::{ChannelInfo, GroupInfo, MemberInfo, Permissions};
 use throng_protocol::ids::{AppId, ChannelId, GroupId, ShardId, UserId, UserNumber};
 
 use crate::limits::CHANNELS_PER_GROUP_MAX;
@@ -33,6 +33,8 @@ pub enum Standing {
         fenced: u64,
         /// Until when the user may not send, Unix milliseconds; 0 for a user who is not muted.
         muted_until: u64,
+        /// What the member may do.
+        permissions: Permissions,
     },
 }
 
@@ -43,7 +45,7 @@ pub fn standing(
     group: &GroupId,
     number: UserNumber,
 ) -> Result<Standing, ApplyError> {
-    let Some(GroupRecord { version, .. }) = read(view, &keys::group(app, group))? else {
+    let Some(GroupRecord { version, creator, .. }) = read(view, &keys::group(app, group))? else {
         return Ok(Standing::GroupUnknown);
     };
     let Some(MemberRecord { since, name }) = read(view, &keys::member(app, group, number))? else {
@@ -57,6 +59,10 @@ pub fn standing(
         name,
         fenced,
         muted_until,
+        permissions: match number == creator {
+            true => Permissions::ALL,
+            false => Permissions::NONE,
+        },
     })
 }
 

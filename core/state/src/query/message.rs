@@ -1,11 +1,13 @@
 //! Reading a message shard.
 
-use throng_protocol::cluster::{ChannelInfo, GrantClaims, Page};
-use throng_protocol::ids::{ChannelNumber, Epoch, Seq, Ts};
+use throng_protocol::cluster::{ChannelInfo, EntryKind, GrantClaims, Page};
+use throng_protocol::ids::{ChannelNumber, Epoch, Position, Seq, Ts};
+use throng_protocol::limits::PAGE_BYTES_TARGET;
 
+use crate::message::changes::{self, ChangesWanted};
 use crate::message::page::{self as pages, PageWanted};
 use crate::message::rights::{self, Right};
-use crate::record::{LogRecord, TailRecord, read, read_present};
+use crate::record::{EntryRecord, LogRecord, TailRecord, read, read_present};
 use crate::{ApplyError, View, keys};
 
 /// The ends of a channel's log.
@@ -48,6 +50,54 @@ pub fn page(
     wanted: &PageWanted,
 ) -> Result<Option<Page>, ApplyError> {
     pages::page(view, channel, wanted)
+}
+
+/// The messages of a range that have changed, as they are now; `None` if the channel's log is not on this
+/// shard or of another epoch.
+pub fn changes(
+    view: &dyn View,
+    channel: ChannelNumber,
+    wanted: &ChangesWanted,
+) -> Result<Option<Page>, ApplyError> {
+    changes::changes(view, channel, wanted)
+}
+
+/// Keys of a message's expansion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expansion {
+    /// The incarnation of the log.
+    pub epoch: Epoch,
+    /// The last change of the message; 0 for none.
+    pub version: Seq,
+    /// Keys and their values, ascending.
+    pub expansion: Vec<(String, String)>,
+    /// Whether there are more behind the last.
+    pub more: bool,
+}
+
+/// The keys of a message's expansion behind one, or behind the empty one; `None` if there is no such message
+/// on this shard.
+pub fn expansion(
+    view: &dyn View,
+    channel: ChannelNumber,
+    target: Position,
+    after: &str,
+) -> Result<Option<Expansion>, ApplyError> {
+    let log = read::<LogRecord>(view, &keys::log(channel))?;
+    let Some(log) = log.filter(|log| log.epoch == target.epoch) else {
+        return Ok(None);
+    };
+    let entry = read::<EntryRecord>(view, &keys::entry(channel, target.seq))?;
+    let Some(entry) = entry.filter(|entry| entry.kind == EntryKind::Message) else {
+        return Ok(None);
+    };
+    let (expansion, more) = changes::expansion(view, channel, target.seq, after, PAGE_BYTES_TARGET)?;
+    Ok(Some(Expansion {
+        epoch: log.epoch,
+        version: entry.version,
+        expansion,
+        more,
+    }))
 }
 
 /// What a grant is worth for reading channels of its group.

@@ -1,7 +1,7 @@
 //! Bytes that are not commands, records or replies: errors, never panics.
 
 use bytes::Bytes;
-use throng_protocol::cluster::{Anchor, Direction, FenceKind};
+use throng_protocol::cluster::{Anchor, Change, Direction, FenceKind};
 use throng_protocol::ids::{ChannelNumber, Epoch, Seq, Ts, UserNumber};
 use throng_protocol::placement::Plane;
 use throng_state::codec::DecodeError;
@@ -10,6 +10,7 @@ use throng_state::query::{FeedPosition, PageWanted};
 use throng_state::testing::MapView;
 use throng_state::{ApplyError, Command, Reply, apply, query};
 
+use crate::changes::{change, command, expand, modify};
 use crate::support::*;
 
 const PLANES: [Plane; 4] = [Plane::Meta, Plane::Management, Plane::Message, Plane::Session];
@@ -85,6 +86,9 @@ fn commands() -> Vec<(Plane, Command)> {
         delivered(3, fence(6, 2, FenceKind::Mute)),
         append(&message(2, 1, "hello")),
         append(&message(1, 1, "hello")),
+        command(&change(1, 7, 1, modify("better"))),
+        command(&change(1, 8, 1, expand(&[("key", "value")], &["other"]))),
+        command(&change(1, 9, 1, Change::Recall)),
         append(&at(
             NOW + throng_state::limits::SENT_VALID_MS + 1,
             message(1, 1, "hello"),
@@ -116,7 +120,7 @@ fn shards() -> Vec<MapView> {
 fn commands_and_replies_and_deliveries_are_read_as_they_were_written() {
     for (_, command) in commands() {
         let bytes = command.encode();
-        assert_eq!(bytes[0], 3);
+        assert_eq!(bytes[0], 4);
         assert_eq!(Command::decode(&bytes), Ok(command));
     }
     let reply = Reply::OutOfOrder { expected: 7 };
@@ -144,7 +148,7 @@ fn a_command_of_another_version_or_plane_stops_the_replica() {
     bytes[0] = 1;
     assert_eq!(
         stopped(Plane::Management, &bytes),
-        DecodeError::Version { found: 1, known: 3 }.to_string()
+        DecodeError::Version { found: 1, known: 4 }.to_string()
     );
     assert_eq!(stopped(Plane::Management, &[]), DecodeError::Empty.to_string());
 }

@@ -1,7 +1,7 @@
 //! Fences on the management plane: who may take which right from whom, what is left in the ledger,
 //! and which shards are told.
 
-use throng_protocol::cluster::{Fence, FenceKind};
+use throng_protocol::cluster::{Fence, FenceKind, Permissions};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ShardId, UserNumber};
 use throng_protocol::placement::Plane;
@@ -332,6 +332,7 @@ fn a_mute_outlives_the_membership_and_ends_without_a_fence() {
         name: user(2),
         fenced,
         muted_until,
+        permissions: Permissions::NONE,
     };
     assert_eq!(standing(&shard, 2), member(6, 2, 6, NOW + 5));
     unchanged(&mut shard, &mute("g", 2, NOW + 5, None), &fenced(6, false, &[]));

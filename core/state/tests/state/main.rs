@@ -1,6 +1,8 @@
 //! What each command does to each plane, as lists of effects, and the promises over sequences of
 //! commands, against naive models.
 
+mod change_model;
+mod changes;
 mod decoding;
 mod fence_model;
 mod fences;

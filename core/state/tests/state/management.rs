@@ -1,6 +1,6 @@
 //! The management plane: directory, groups, members, channels.
 
-use throng_protocol::cluster::{ChannelInfo, MEMBERS_PAGE_MAX};
+use throng_protocol::cluster::{ChannelInfo, MEMBERS_PAGE_MAX, Permissions};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{AppId, ChannelNumber, Epoch, ShardId, UserNumber};
 use throng_protocol::placement::Plane;
@@ -256,6 +256,7 @@ fn joining_and_leaving_each_change_the_version_once() {
             name: user(2),
             fenced: 3,
             muted_until: 0,
+            permissions: Permissions::NONE,
         }
     );
 }
@@ -284,6 +285,7 @@ fn a_group_survives_its_last_member_and_its_creator_comes_back_by_joining_only()
             name: user(1),
             fenced: 2,
             muted_until: 0,
+            permissions: Permissions::ALL,
         }
     );
 }

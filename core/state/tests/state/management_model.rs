@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use throng_protocol::cluster::{Anchor, Direction, Fence, FenceKind};
+use throng_protocol::cluster::{Anchor, Direction, Fence, FenceKind, Permissions};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelNumber, Seq, UserNumber};
 use throng_protocol::placement::Plane;
@@ -436,6 +436,10 @@ impl World {
                             name: user(number),
                             fenced,
                             muted_until,
+                            permissions: match number == model.creator {
+                                true => Permissions::ALL,
+                                false => Permissions::NONE,
+                            },
                         }
                     }
                     None => Standing::NotMember { version },

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use throng_protocol::cluster::{
-    Anchor, ApiKey, AppKey, ChannelInfo, Direction, Fence, FenceKind, GrantClaims, TokenAlgorithm,
+    Anchor, ApiKey, AppKey, ChannelInfo, Direction, Fence, FenceKind, GrantClaims, Permissions,
+    TokenAlgorithm,
 };
 use throng_protocol::code::Code;
 use throng_protocol::ids::{
@@ -291,6 +292,7 @@ pub fn message(sender: u64, id: u64, body: &str) -> AppendMessage {
             issued_ms: NOW,
             muted_until: 0,
             fenced: 0,
+            permissions: Permissions::NONE,
         },
         client_message_id: ClientMessageId(id),
         first_attempt_ms: NOW,

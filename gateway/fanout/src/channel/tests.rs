@@ -7,7 +7,7 @@ use super::*;
 use crate::Frames;
 use crate::fences::Rights;
 use proptest::prelude::*;
-use throng_protocol::cluster::EntryKind;
+use throng_protocol::cluster::{EntryKind, Hole};
 use throng_protocol::frame;
 use throng_protocol::ids::{ClientMessageId, Ts, UserId, UserNumber};
 
@@ -53,6 +53,12 @@ fn entry(seq: u64) -> Entry {
         sender: UserId::new("u").expect("valid"),
         client_message_id: ClientMessageId(seq),
         body: Bytes::from(seq.to_string()),
+        target: Seq(0),
+        version: Seq(0),
+        hole: Hole::None,
+        expansion: Vec::new(),
+        removed: Vec::new(),
+        keys_elsewhere: false,
     }
 }
 

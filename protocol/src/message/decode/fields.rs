@@ -4,10 +4,12 @@ use bytes::Bytes;
 use flatbuffers::{Follow, ForwardsUOffset, Vector, Verifiable, VerifierOptions};
 
 use super::DecodeError;
+use crate::cluster::check_expansion_key;
 use crate::code::Code;
 use crate::ids::{ClientMessageId, Epoch, NameError, Position, Seq, Ts, UserId, UserNumber};
 use crate::limits::{
-    BODY_BYTES_MAX, FRAME_BYTES_MAX, PAGE_ENTRIES_MAX, VERIFIER_DEPTH_MAX, VERIFIER_TABLES_MAX,
+    BODY_BYTES_MAX, EXPANSION_KEYS_MAX, EXPANSION_VALUE_BYTES_MAX, FRAME_BYTES_MAX, PAGE_ENTRIES_MAX,
+    VERIFIER_DEPTH_MAX, VERIFIER_TABLES_MAX,
 };
 use crate::message::Entry;
 use crate::wire::v1;
@@ -77,6 +79,49 @@ impl Fields<'_> {
         Ok(self.payload.slice_ref(body.bytes()))
     }
 
+    /// Keys of an expansion, each within its limits.
+    pub fn keys(
+        &self,
+        field: &'static str,
+        keys: Option<Vector<'_, ForwardsUOffset<&str>>>,
+    ) -> Result<Vec<String>, DecodeError> {
+        let mut out = Vec::new();
+        for key in keys.iter().flatten() {
+            check_expansion_key(key).map_err(|error| self.error(field, error.to_string()))?;
+            if out.len() == EXPANSION_KEYS_MAX {
+                return Err(self.error(field, format!("more than {EXPANSION_KEYS_MAX} keys")));
+            }
+            out.push(key.to_owned());
+        }
+        Ok(out)
+    }
+
+    /// Keys of an expansion with their values.
+    pub fn pairs(
+        &self,
+        keys: Option<Vector<'_, ForwardsUOffset<&str>>>,
+        values: Option<Vector<'_, ForwardsUOffset<&str>>>,
+    ) -> Result<Vec<(String, String)>, DecodeError> {
+        let keys = self.keys("keys", keys)?;
+        let count = values.map_or(0, |values| values.len());
+        if count != keys.len() {
+            let reason = format!("{count} values for {} keys", keys.len());
+            return Err(self.error("values", reason));
+        }
+        let mut out = Vec::with_capacity(keys.len());
+        for (key, value) in keys.into_iter().zip(values.iter().flatten()) {
+            if value.len() > EXPANSION_VALUE_BYTES_MAX {
+                let reason = format!(
+                    "{} bytes are over the limit of {EXPANSION_VALUE_BYTES_MAX}",
+                    value.len()
+                );
+                return Err(self.error("values", reason));
+            }
+            out.push((key, value.to_owned()));
+        }
+        Ok(out)
+    }
+
     pub fn limit(&self, limit: u32) -> Result<u32, DecodeError> {
         if limit > PAGE_ENTRIES_MAX {
             return Err(self.error(
@@ -102,6 +147,12 @@ impl Fields<'_> {
                 sender_number: UserNumber(entry.sender_number()),
                 client_message_id: ClientMessageId(entry.client_message_id()),
                 body: self.body(entry.body())?,
+                target: Seq(entry.target()),
+                version: Seq(entry.version()),
+                hole: entry.hole(),
+                expansion: self.pairs(entry.keys(), entry.values())?,
+                removed: self.keys("removed", entry.removed())?,
+                keys_elsewhere: entry.keys_elsewhere(),
             });
         }
         if out.windows(2).any(|pair| pair[0].seq >= pair[1].seq) {

@@ -1,8 +1,9 @@
 //! What comes out of a client machine, and how commands fail.
 
+use crate::cluster::ChangeError;
 use crate::code::Code;
 use crate::ids::{ChannelId, ChannelNumber, Epoch, GroupId, Position, Seq, Ts};
-use crate::message::{self, Ack, Entry, Fenced, Page, Start, Welcome};
+use crate::message::{self, Ack, Entry, Expansion, Fenced, Page, Start, Welcome};
 
 /// A command given to the machine; answered by exactly one [`ClientEvent::Answered`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,7 +89,7 @@ pub struct Entries {
 pub enum Answer {
     /// It succeeded.
     Done,
-    /// The message is stored.
+    /// The message or the change is stored.
     Sent(Ack),
     /// Deliveries begin.
     Subscribed(SubscribedAt),
@@ -96,6 +97,8 @@ pub enum Answer {
     Page(Page),
     /// A right was taken away.
     Fenced(Fenced),
+    /// Keys of an expansion.
+    Expansion(Expansion),
 }
 
 /// Where an application wants a subscription to begin.
@@ -174,7 +177,7 @@ pub enum RequestError {
 }
 
 /// Why a command was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
     /// As many commands as allowed wait for an answer.
     #[error("{0} commands wait for an answer already")]
@@ -182,6 +185,9 @@ pub enum CommandError {
     /// The body is over the limit.
     #[error("a body of {0} bytes is over the limit of 131072")]
     BodyTooLarge(usize),
+    /// The change is outside the limits.
+    #[error(transparent)]
+    Change(ChangeError),
     /// The channel is subscribed to already.
     #[error("the channel is subscribed to already")]
     AlreadySubscribed,

@@ -1,6 +1,6 @@
 //! Commands that wait for an answer: their queue, retries and deadlines.
 //!
-//! Sends of one channel form a line of which only the first may be in flight. Everything else is
+//! Sends and changes of one channel form a line of which only the first may be in flight. Everything else is
 //! independent. A command in flight when its connection ends goes out again on the next one, with
 //! the same `client_message_id` and `first_attempt_ms`: every operation of the protocol is
 //! idempotent.
@@ -12,12 +12,13 @@ use bytes::Bytes;
 use super::{
     Answer, ClientEvent, ClientMachine, CommandError, Key, OpId, Purpose, RequestError, SyncFrom, Timer,
 };
+use crate::cluster::Change;
 use crate::code::{Class, Code};
 use crate::ids::{ChannelId, ClientMessageId, GroupId, Position, Seq, Ts, UserId};
 use crate::limits::BODY_BYTES_MAX;
 use crate::message::{
-    self, Ack, Anchor, CreateChannel, CreateGroup, Direction, History, Join, Kick, Leave, Message, Mute,
-    RequestId, Send, Sync,
+    self, Ack, Anchor, CreateChannel, CreateGroup, Direction, Expansion, History, Join, Kick, Leave, Message,
+    Mute, ReadExpansion, RequestId, Send, Sync,
 };
 use throng_planted::planted;
 
@@ -27,6 +28,12 @@ pub(super) enum Request {
         key: Key,
         id: ClientMessageId,
         body: Bytes,
+    },
+    Change {
+        key: Key,
+        id: ClientMessageId,
+        target: Position,
+        change: Change,
     },
     CreateGroup(GroupId),
     CreateChannel(Key),
@@ -52,6 +59,17 @@ pub(super) enum Request {
         from: SyncFrom,
         limit: u32,
     },
+    Changes {
+        key: Key,
+        from: Position,
+        to: Seq,
+        since: Seq,
+    },
+    ReadExpansion {
+        key: Key,
+        target: Position,
+        after: String,
+    },
     /// Carried out by the subscription itself; here for its deadline.
     Subscribe(Key),
     Unsubscribe,
@@ -59,16 +77,35 @@ pub(super) enum Request {
 
 impl Request {
     fn frame(&self, request: RequestId, first_attempt_ms: u64) -> Option<Message> {
-        Some(match self.clone() {
-            Self::Send { key, id, body } => Send {
+        match self.clone() {
+            Self::Send { key, id, body } => Some(Message::from(Send {
                 request,
                 group: key.0,
                 channel: key.1,
                 client_message_id: id,
                 first_attempt_ms,
                 body,
-            }
-            .into(),
+            })),
+            Self::Change {
+                key,
+                id,
+                target,
+                change,
+            } => Some(Message::from(message::Change {
+                request,
+                group: key.0,
+                channel: key.1,
+                client_message_id: id,
+                first_attempt_ms,
+                target,
+                change,
+            })),
+            other => other.group_frame(request).or_else(|| other.read_frame(request)),
+        }
+    }
+
+    fn group_frame(&self, request: RequestId) -> Option<Message> {
+        Some(match self.clone() {
             Self::CreateGroup(group) => CreateGroup { request, group }.into(),
             Self::CreateChannel((group, channel)) => CreateChannel {
                 request,
@@ -90,11 +127,18 @@ impl Request {
                 until_ms,
             }
             .into(),
+            _ => return None,
+        })
+    }
+
+    fn read_frame(&self, request: RequestId) -> Option<Message> {
+        let (group, channel) = self.read_key()?.clone();
+        Some(match self.clone() {
             Self::History {
-                key,
                 anchor,
                 direction,
                 limit,
+                ..
             } => {
                 let (anchor, ts) = match anchor {
                     Anchor::Seq(seq) => (seq, Ts(0)),
@@ -104,8 +148,8 @@ impl Request {
                 };
                 History {
                     request,
-                    group: key.0,
-                    channel: key.1,
+                    group,
+                    channel,
                     anchor,
                     direction,
                     limit,
@@ -113,29 +157,69 @@ impl Request {
                 }
                 .into()
             }
-            Self::Sync { key, from, limit } => {
+            Self::Sync { from, limit, .. } => {
                 let (position, ts) = match from {
                     SyncFrom::Position(position) => (position, Ts(0)),
                     SyncFrom::Ts(ts) => (Position::default(), ts),
                 };
                 Sync {
                     request,
-                    group: key.0,
-                    channel: key.1,
+                    group,
+                    channel,
                     position,
                     limit,
                     ts,
                 }
                 .into()
             }
-            Self::Subscribe(_) | Self::Unsubscribe => return None,
+            Self::Changes { from, to, since, .. } => message::Changes {
+                request,
+                group,
+                channel,
+                from,
+                to,
+                since,
+            }
+            .into(),
+            Self::ReadExpansion { target, after, .. } => ReadExpansion {
+                request,
+                group,
+                channel,
+                target,
+                after,
+            }
+            .into(),
+            _ => return None,
         })
+    }
+
+    /// The channel that is read.
+    fn read_key(&self) -> Option<&Key> {
+        match self {
+            Self::History { key, .. }
+            | Self::Sync { key, .. }
+            | Self::Changes { key, .. }
+            | Self::ReadExpansion { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
+    /// The channel whose line it stands in: what a user writes there keeps its order.
+    fn line(&self) -> Option<&Key> {
+        match self {
+            Self::Send { key, .. } | Self::Change { key, .. } => Some(key),
+            _ => None,
+        }
     }
 
     fn takes(&self, answer: &Answer) -> bool {
         match answer {
-            Answer::Sent(_) => matches!(self, Self::Send { .. }),
-            Answer::Page(_) => matches!(self, Self::History { .. } | Self::Sync { .. }),
+            Answer::Sent(_) => self.line().is_some(),
+            Answer::Page(_) => matches!(
+                self,
+                Self::History { .. } | Self::Sync { .. } | Self::Changes { .. }
+            ),
+            Answer::Expansion(_) => matches!(self, Self::ReadExpansion { .. }),
             Answer::Subscribed(_) => matches!(self, Self::Subscribe(_)),
             Answer::Fenced(_) => matches!(self, Self::Kick { .. } | Self::Mute { .. }),
             Answer::Done => matches!(
@@ -189,9 +273,10 @@ impl Operations {
     /// Whether nothing stands before it in its channel.
     fn first_in_line(&self, op: OpId) -> bool {
         match self.all.get(&op).map(|operation| &operation.request) {
-            Some(Request::Send { key, .. }) => self.lines.get(key).and_then(|line| line.front()) == Some(&op),
             Some(Request::Subscribe(_) | Request::Unsubscribe) | None => false,
-            Some(_) => true,
+            Some(request) => request
+                .line()
+                .is_none_or(|key| self.lines.get(key).and_then(|line| line.front()) == Some(&op)),
         }
     }
 
@@ -225,7 +310,7 @@ impl Operations {
     fn remove(&mut self, op: OpId) -> Option<Operation> {
         let operation = self.all.remove(&op)?;
         self.ready.remove(&op);
-        if let Request::Send { key, .. } = &operation.request
+        if let Some(key) = operation.request.line()
             && let Some(line) = self.lines.get_mut(key)
         {
             line.retain(|other| *other != op);
@@ -280,6 +365,54 @@ impl ClientMachine {
             operation.tried = first_attempt_ms.is_some();
         }
         self.operations.lines.entry(key).or_default().push_back(op);
+        Ok(self.begin(now_ms, op))
+    }
+
+    /// Changes a message. The answer comes once, however often it has to be tried.
+    pub fn change(
+        &mut self,
+        now_ms: u64,
+        (group, channel): (GroupId, ChannelId),
+        id: ClientMessageId,
+        target: Position,
+        change: Change,
+    ) -> Result<OpId, CommandError> {
+        change.check().map_err(CommandError::Change)?;
+        let key = (group, channel);
+        let request = Request::Change {
+            key: key.clone(),
+            id,
+            target,
+            change,
+        };
+        let op = self.command(now_ms, request)?;
+        self.operations.lines.entry(key).or_default().push_back(op);
+        Ok(self.begin(now_ms, op))
+    }
+
+    /// Asks which messages of a range have changed behind an entry.
+    pub fn changes(
+        &mut self,
+        now_ms: u64,
+        key: (GroupId, ChannelId),
+        from: Position,
+        to: Seq,
+        since: Seq,
+    ) -> Result<OpId, CommandError> {
+        let request = Request::Changes { key, from, to, since };
+        let op = self.command(now_ms, request)?;
+        Ok(self.begin(now_ms, op))
+    }
+
+    /// Asks for the keys of a message's expansion behind one; behind the empty one for the first.
+    pub fn expansion(
+        &mut self,
+        now_ms: u64,
+        key: (GroupId, ChannelId),
+        target: Position,
+        after: String,
+    ) -> Result<OpId, CommandError> {
+        let op = self.command(now_ms, Request::ReadExpansion { key, target, after })?;
         Ok(self.begin(now_ms, op))
     }
 
@@ -418,8 +551,8 @@ impl ClientMachine {
         let Some(operation) = self.operations.all.get_mut(&op) else {
             return true;
         };
-        let is_send = matches!(operation.request, Request::Send { .. });
-        if is_send && operation.first_attempt_ms.is_none() {
+        let writes = operation.request.line().is_some();
+        if writes && operation.first_attempt_ms.is_none() {
             let first_attempt_ms = server_ms;
             self.events
                 .push_back(ClientEvent::Attempted { op, first_attempt_ms });
@@ -431,6 +564,15 @@ impl ClientMachine {
             self.request(now_ms, Purpose::Operation(op), |_| message);
         }
         true
+    }
+
+    pub(super) fn handle_expansion(&mut self, expansion: Expansion) {
+        let flight = self.in_flight.remove(&expansion.request);
+        match flight.map(|flight| flight.purpose) {
+            Some(Purpose::Operation(op)) => self.answer_with(op, Answer::Expansion(expansion)),
+            Some(_) => self.protocol_error("Expansion answers a request that has another answer"),
+            None => {}
+        }
     }
 
     pub(super) fn operation_acked(&mut self, ack: Ack) {

@@ -95,6 +95,7 @@ fn ack(request: RequestId, seq: u64) -> Ack {
         seq: Seq(seq),
         ts: Ts(seq),
         repeat: false,
+        before: Seq(0),
     }
 }
 
@@ -127,6 +128,12 @@ pub(super) fn entry(seq: u64) -> Entry {
         sender_number: UserNumber(2),
         client_message_id: ClientMessageId(seq),
         body: Bytes::from_static(b"hi"),
+        target: Seq(0),
+        version: Seq(0),
+        hole: 0,
+        expansion: Vec::new(),
+        removed: Vec::new(),
+        keys_elsewhere: false,
     }
 }
 

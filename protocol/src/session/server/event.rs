@@ -3,8 +3,8 @@
 use crate::code::Code;
 use crate::ids::DeviceId;
 use crate::message::{
-    ClientAck, CreateChannel, CreateGroup, History, Join, Kick, Leave, Message, Mute, RequestId, Resume,
-    Send, Subscribe, Sync, Unsubscribe,
+    Change, Changes, ClientAck, CreateChannel, CreateGroup, History, Join, Kick, Leave, Message, Mute,
+    ReadExpansion, RequestId, Resume, Send, Subscribe, Sync, Unsubscribe,
 };
 
 /// What the shell has to do.
@@ -82,6 +82,12 @@ requests! {
     Kick,
     /// Take the right to send away; `Fenced`.
     Mute,
+    /// Change a message; `Ack`.
+    Change,
+    /// What has changed of a range of entries; `Page`.
+    Changes,
+    /// The expansion of a message; `Expansion`.
+    ReadExpansion,
 }
 
 /// Why a session wants to be woken.

@@ -381,6 +381,7 @@ fn an_answer_to_nothing_in_flight_is_dropped() {
         seq: Seq(1),
         ts: Ts(1),
         repeat: false,
+        before: Seq(0),
     };
     session.respond(&ack.into());
     session.error(1, Code::NotMember, "no", 0);

@@ -90,6 +90,12 @@ fn entry(seq: u64, id: u64) -> Entry {
         sender_number: UserNumber(2),
         client_message_id: ClientMessageId(id),
         body: Bytes::from_static(b"hi"),
+        target: Seq(0),
+        version: Seq(0),
+        hole: 0,
+        expansion: Vec::new(),
+        removed: Vec::new(),
+        keys_elsewhere: false,
     }
 }
 
@@ -101,6 +107,7 @@ pub fn ack(request: u64, channel: usize, seq: u64, repeat: bool) -> Ack {
         seq: Seq(seq),
         ts: Ts(seq),
         repeat,
+        before: Seq(0),
     }
 }
 

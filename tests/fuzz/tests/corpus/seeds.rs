@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use throng_fuzz::token as tokens;
 use throng_protocol::cluster::{
-    self, Answer, ChannelInfo, ClusterHello, Direction, FeedEvent, FeedRequest, Fence, FenceKind,
-    GrantClaims, Refusal, Reply, Request,
+    self, Answer, Change, ChannelInfo, ClusterHello, Direction, FeedEvent, FeedRequest, Fence, FenceKind,
+    GrantClaims, Permissions, Refusal, Reply, Request,
 };
 use throng_protocol::code::Code;
 use throng_protocol::ids::{
@@ -18,7 +18,7 @@ use throng_protocol::ids::{
 use throng_protocol::placement::{ClusterMap, NodeInfo};
 use throng_raft_store::{record, wire};
 use throng_state::Command;
-use throng_state::command::{AppendMessage, ManagementCommand, MessageCommand};
+use throng_state::command::{AppendMessage, ChangeMessage, ManagementCommand, MessageCommand};
 use throng_state::outbox::Delivery;
 
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -212,6 +212,7 @@ fn message_commands() -> Vec<Command> {
                 issued_ms: NOW_MS,
                 muted_until: 0,
                 fenced: 0,
+                permissions: Permissions::NONE,
             },
             client_message_id: ClientMessageId(id),
             first_attempt_ms: NOW_MS,
@@ -219,6 +220,31 @@ fn message_commands() -> Vec<Command> {
             body: Bytes::from_static(b"hi"),
         })
     };
+    let change = |id: u64, target: u64, change| {
+        let MessageCommand::Append(message) = append(id, 2) else {
+            unreachable!("an append")
+        };
+        MessageCommand::Change(ChangeMessage {
+            channel,
+            claims: message.claims,
+            client_message_id: message.client_message_id,
+            first_attempt_ms: message.first_attempt_ms,
+            proposed_ms: message.proposed_ms,
+            target: Position {
+                epoch: Epoch(1),
+                seq: Seq(target),
+            },
+            change,
+        })
+    };
+    let expand = |set: &[&str], remove: &[&str]| Change::Expand {
+        set: set
+            .iter()
+            .map(|key| ((*key).to_owned(), "value".to_owned()))
+            .collect(),
+        remove: remove.iter().map(|key| (*key).to_owned()).collect(),
+    };
+    let body = Bytes::from_static(b"better");
     let fence = Delivery::Fence {
         app: app(),
         group: group(),
@@ -243,6 +269,12 @@ fn message_commands() -> Vec<Command> {
         append(1, 2),
         append(1, 2),
         append(2, 2),
+        change(11, 1, Change::Modify { body }),
+        change(12, 2, expand(&["a", "b"], &["c"])),
+        change(13, 2, expand(&["a"], &["b"])),
+        change(14, 2, Change::Recall),
+        change(15, 2, expand(&["a"], &[])),
+        change(16, 1, Change::Delete),
         deliver(2, fence),
         append(3, 2),
         append(3, 6),

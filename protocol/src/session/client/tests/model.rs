@@ -133,6 +133,7 @@ impl Server {
             seq: Seq(seq),
             ts: Ts(seq),
             repeat: known.is_some(),
+            before: Seq(0),
         });
     }
 

@@ -1,0 +1,151 @@
+//! Requests to message shards about changes to messages.
+
+use throng_protocol::cluster::{Answer, AppendChange, By, Grant, GrantClaims, Permissions, Refusal, Reply};
+use throng_protocol::code::Code;
+use throng_protocol::ids::{AppId, ChannelNumber, GroupId, Position, ShardId, UserId, UserNumber};
+use throng_protocol::placement::Plane;
+use throng_state::command::{ChangeMessage, Command, MessageCommand};
+use throng_state::query::ChangesWanted;
+use throng_state::{ApplyError, Reply as StateReply, View, query};
+
+use super::message::{claims, unentitled};
+use super::{refused, unexpected};
+use crate::core::Core;
+
+/// Appends a change and makes it. Its limits, and the seal and the age of the grant, are judged here;
+/// everything else when the command is applied.
+pub(super) async fn change(core: &Core, shard: ShardId, append: AppendChange) -> Answer {
+    let replica = core.replica_of(shard, Plane::Message)?;
+    replica.must_lead()?;
+    append
+        .change
+        .check()
+        .map_err(|error| refused(error.code(), error.to_string()))?;
+    let now = core.now_ms();
+    let claims = match append.by {
+        By::Member(grant) => claims(core, &grant, now)?,
+        By::App { app, group } => of_app(app, group, now)?,
+    };
+    let command = MessageCommand::Change(ChangeMessage {
+        channel: append.channel,
+        claims,
+        client_message_id: append.client_message_id,
+        first_attempt_ms: append.first_attempt_ms,
+        proposed_ms: now,
+        target: append.target,
+        change: append.change,
+    });
+    match replica.propose(Command::Message(command)).await? {
+        StateReply::Changed {
+            epoch,
+            seq,
+            ts,
+            repeat,
+            before,
+        } => {
+            if !repeat {
+                core.metrics().changed.inc();
+            }
+            Ok(Reply::Changed {
+                epoch,
+                seq,
+                ts,
+                repeat,
+                before,
+            })
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// What the app itself may do in a group: everything. It writes under its own name, and under the number
+/// that no user is given.
+fn of_app(app: AppId, group: GroupId, issued_ms: u64) -> Result<GrantClaims, Refusal> {
+    let user = UserId::new(app.as_str()).map_err(|error| refused(Code::InvalidField, error.to_string()))?;
+    Ok(GrantClaims {
+        app,
+        group,
+        user,
+        number: UserNumber(0),
+        version: u64::MAX,
+        since: 0,
+        issued_ms,
+        muted_until: 0,
+        fenced: 0,
+        permissions: Permissions::ALL,
+    })
+}
+
+/// The changed messages of a range, confirmed by a quorum.
+pub(super) async fn changes(
+    core: &Core,
+    shard: ShardId,
+    channel: ChannelNumber,
+    wanted: &ChangesWanted,
+    grant: Option<&Grant>,
+) -> Answer {
+    let page = read(core, shard, channel, grant, |view| {
+        query::changes(view, channel, wanted)
+    })
+    .await?;
+    page.map(Reply::Page).ok_or_else(|| of_another_epoch(channel))
+}
+
+/// Keys of a message's expansion, confirmed by a quorum.
+pub(super) async fn expansion(
+    core: &Core,
+    shard: ShardId,
+    channel: ChannelNumber,
+    (target, after): (Position, &str),
+    grant: Option<&Grant>,
+) -> Answer {
+    let found = read(core, shard, channel, grant, |view| {
+        query::expansion(view, channel, target, after)
+    })
+    .await?;
+    let Some(found) = found else {
+        let text = format!("the log has no message {}", target.seq);
+        return Err(refused(Code::TargetUnknown, text));
+    };
+    Ok(Reply::Expansion {
+        epoch: found.epoch,
+        version: found.version,
+        expansion: found.expansion,
+        more: found.more,
+    })
+}
+
+fn of_another_epoch(channel: ChannelNumber) -> Refusal {
+    let text = format!("the log of channel {channel} is of another epoch");
+    refused(Code::TargetUnknown, text)
+}
+
+/// Reads a channel for whoever has a grant, which is judged against the state that is read; or for the app.
+async fn read<T>(
+    core: &Core,
+    shard: ShardId,
+    channel: ChannelNumber,
+    grant: Option<&Grant>,
+    what: impl Fn(&dyn View) -> Result<T, ApplyError>,
+) -> Result<T, Refusal> {
+    let replica = core.replica_of(shard, Plane::Message)?;
+    replica.linearize().await?;
+    let claims = match grant {
+        Some(grant) => Some(claims(core, grant, core.now_ms())?),
+        None => None,
+    };
+    replica.read(|view| {
+        if query::channel(view, channel)?.is_none() {
+            let text = format!("there is no channel {channel} here");
+            return Ok(Err(refused(Code::ChannelUnknown, text)));
+        }
+        let refusal = match &claims {
+            Some(claims) => unentitled(view, channel, claims)?,
+            None => None,
+        };
+        Ok(match refusal {
+            Some(refusal) => Err(refusal),
+            None => Ok(what(view)?),
+        })
+    })?
+}
