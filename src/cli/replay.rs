@@ -2,6 +2,7 @@
 //! session of its own over QUIC, and audits every delivery to every observer.
 
 mod audit;
+mod changes;
 mod chaos;
 mod fences;
 mod gate;
@@ -84,6 +85,9 @@ pub struct ReplayArgs {
     /// Kick members while they send, and let them in again
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     kicks: usize,
+    /// Behind each message, with this probability, somebody changes an earlier one
+    #[arg(long, value_name = "PROBABILITY", default_value_t = 0.0, value_parser = probability, conflicts_with = "record")]
+    changes: f64,
     /// The group to play into
     #[arg(long, default_value = "community")]
     group: String,
@@ -102,6 +106,13 @@ fn rate(text: &str) -> Result<Rate, String> {
             Ok(rate) if rate > 0 => Ok(Rate(Some(rate))),
             _ => Err("messages a second, or max".to_owned()),
         },
+    }
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(chance) if (0.0..=1.0).contains(&chance) => Ok(chance),
+        _ => Err("a number from 0 to 1".to_owned()),
     }
 }
 
@@ -160,6 +171,8 @@ async fn play(args: &ReplayArgs, trace: Trace, dir: PathBuf) -> Result<Report, F
         patience: args.patience,
         senders: cast.senders,
         members: cast.members,
+        founder: cast.founder.clone(),
+        changes: changes::Changes::new(args.changes, args.seed),
     };
     let stage = Arc::new(Stage::new(setting, gate, kick_gate));
 
@@ -409,6 +422,7 @@ fn summary(
         {
             truth.messages.push((line.n, &line.u, stage.ack(place)));
         }
+        truth.changes = stage.changes.in_channel(&channel);
         let stays = given.values().flatten().flat_map(|device| &device.stays);
         let watched: Vec<&Watched> = seen
             .iter()
@@ -438,6 +452,7 @@ fn summary(
         resumes: seen.iter().map(|seen| seen.resumes).sum(),
         chaos: BTreeMap::new(),
         kicks: None,
+        changes: stage.changes.any().then(|| stage.changes.judge(stage, seen)),
         wall_s: 0.0,
     };
     report.judge(verdict);
@@ -471,6 +486,8 @@ mod tests {
     fn rates_and_durations_are_read_as_people_write_them() {
         assert_eq!(rate("max").map(|rate| rate.0), Ok(None));
         assert_eq!(rate("50").map(|rate| rate.0), Ok(Some(50)));
+        assert_eq!(probability("0.2"), Ok(0.2));
+        assert!(probability("1.1").is_err() && probability("often").is_err());
         assert!(rate("0").is_err() && rate("fast").is_err());
         assert_eq!(duration("120s"), Ok(Duration::from_secs(120)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));

@@ -9,6 +9,8 @@ use std::ops::Bound::{Excluded, Included};
 /// The ack of one message of the trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Acked {
+    /// The incarnation of the log.
+    pub epoch: u32,
     /// The position the message got.
     pub seq: u64,
     /// Whether an earlier attempt had stored it.
@@ -66,6 +68,8 @@ pub struct Verdict {
 pub struct ChannelTruth<'a> {
     /// `(n, sender, ack)`; an unacked message has none.
     pub messages: Vec<(u64, &'a str, Option<Acked>)>,
+    /// Entries that are no messages: positions with the keys they were written under.
+    pub changes: Vec<(u64, u64)>,
 }
 
 /// Judges one channel.
@@ -78,8 +82,9 @@ pub fn judge(truth: &ChannelTruth<'_>, observers: &[&Watched]) -> Verdict {
         .messages
         .iter()
         .filter_map(|(n, _, ack)| Some((ack.as_ref()?.seq, *n)))
+        .chain(truth.changes.iter().copied())
         .collect();
-    let acked = truth.messages.iter().filter(|(_, _, ack)| ack.is_some()).count();
+    let acked = truth.messages.iter().filter(|(_, _, ack)| ack.is_some()).count() + truth.changes.len();
     // Two messages acked at one position: one of them is lost.
     verdict.lost += (acked - log.len()) as u64;
     for watched in observers {
@@ -149,9 +154,20 @@ mod tests {
     fn truth(seqs: &[(u64, &'static str, u64)]) -> ChannelTruth<'static> {
         let messages = seqs
             .iter()
-            .map(|&(n, sender, seq)| (n, sender, Some(Acked { seq, repeat: false })))
+            .map(|&(n, sender, seq)| {
+                (
+                    n,
+                    sender,
+                    Some(Acked {
+                        epoch: 1,
+                        seq,
+                        repeat: false,
+                    }),
+                )
+            })
             .collect();
-        ChannelTruth { messages }
+        let changes = Vec::new();
+        ChannelTruth { messages, changes }
     }
 
     fn watched(from_seq: u64, entries: &[(u64, u64)]) -> Watched {
@@ -225,6 +241,16 @@ mod tests {
     fn a_log_against_the_senders_order_is_reordered() {
         let swapped = truth(&[(10, "ann", 2), (11, "ann", 1)]);
         assert_eq!(judge(&swapped, &[]).reordered, 1);
+    }
+
+    #[test]
+    fn a_change_is_due_like_a_message() {
+        let mut with_a_change = three();
+        with_a_change.changes.push((4, 1 << 40));
+        let all = watched(0, &[(1, 10), (2, 12), (3, 11), (4, 1 << 40)]);
+        assert_eq!(judge(&with_a_change, &[&all]).delivered, 4);
+        let without = watched(0, &[(1, 10), (2, 12), (3, 11)]);
+        assert_eq!(judge(&with_a_change, &[&without]).lost, 1);
     }
 
     #[test]

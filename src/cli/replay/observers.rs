@@ -10,10 +10,11 @@ use futures_util::stream::SelectAll;
 use hdrhistogram::Histogram;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use throng_client::{ChannelId, Client, Delivery, From, Position, Subscription};
+use throng_client::{ChannelId, Client, Delivery, EntryKind, From, Position, Seq, Subscription, Timeline};
 use tokio::time::Instant;
 
 use super::audit::{Delivered, Watched};
+use super::changes;
 use super::record::{DeliveryLine, JoinLine, Record, hash, now_us, write_line};
 use super::senders::histogram;
 use super::stage::Stage;
@@ -58,6 +59,10 @@ pub struct Seen {
     pub times: Histogram<u64>,
     /// Channels that were still behind when patience ended.
     pub behind: u64,
+    /// If messages are changed: what it holds of each channel, by deliveries alone.
+    pub timelines: BTreeMap<ChannelId, Timeline>,
+    /// What it held when it went away, brought up to date at the end by asking what had changed.
+    pub refreshed: BTreeMap<ChannelId, Timeline>,
 }
 
 /// One observer at work.
@@ -92,6 +97,8 @@ pub async fn watch(
         resumes: 0,
         times: histogram(),
         behind: 0,
+        timelines: BTreeMap::new(),
+        refreshed: BTreeMap::new(),
     };
     let device = format!("{name}-device");
     let mut observer = Observer {
@@ -118,9 +125,13 @@ pub async fn watch(
         };
         let positions = observer.drink(subscriptions, leave_at).await?;
         observer.seen.resumes += sdk::resumes(&client);
+        if positions.is_none() {
+            observer.refresh(&client).await?;
+        }
         client.close().await;
         match (habit, positions) {
             (Habit::ComesAndGoes(_, back), Some(positions)) => {
+                observer.seen.refreshed = observer.seen.timelines.clone();
                 observer.seen.resumes += 1;
                 from = Some(positions);
                 observer.stage.acked_at_least(back).await;
@@ -225,6 +236,16 @@ impl Observer {
         }
     }
 
+    /// Brings what it held when it went away up to date.
+    async fn refresh(&mut self, client: &Client) -> Result<(), Failure> {
+        let heads = self.stage.heads();
+        for (channel, timeline) in &mut self.seen.refreshed {
+            let head = heads.get(channel).copied().unwrap_or_default();
+            changes::refresh(&self.stage, client, channel, timeline, head).await?;
+        }
+        Ok(())
+    }
+
     fn behind(&self, heads: &BTreeMap<ChannelId, u64>) -> u64 {
         let is_behind = |(channel, watched): (&ChannelId, &Watched)| {
             heads.get(channel).is_some_and(|head| watched.last() < *head)
@@ -246,6 +267,14 @@ impl Observer {
             self.seen.times.saturating_record(took.max(1));
         }
         let delivered = delivered(delivery, line);
+        if self.stage.changes.any() {
+            let timeline = self.seen.timelines.entry(channel.clone());
+            let timeline = timeline.or_insert_with(|| Timeline::new(delivery.epoch));
+            let mut entry = delivery.entry();
+            // Not as a part of the frame it came in, which would be kept as long.
+            entry.body = bytes::Bytes::copy_from_slice(&entry.body);
+            timeline.deliver(delivery.epoch, delivery.prev, &[entry]);
+        }
         if let Some(watched) = self.seen.channels.get_mut(channel) {
             watched.delivered.push(delivered);
         }
@@ -258,9 +287,13 @@ impl Observer {
 
 /// A delivery as the audit sees it, against the line of the trace that it claims to be.
 pub fn delivered(delivery: &Delivery, line: Option<&Line>) -> Delivered {
-    let intact = line.is_some_and(|line| {
-        line.u == delivery.sender.as_str() && line.ch == delivery.channel && line.body() == delivery.body
+    // What changes have made of a message is judged apart.
+    let changed = delivery.kind != EntryKind::Message.number() || delivery.version != Seq(0);
+    let as_sent = line.is_some_and(|line| {
+        let body = changed || line.body() == delivery.body;
+        line.u == delivery.sender.as_str() && line.ch == delivery.channel && body
     });
+    let intact = as_sent || delivery.kind != EntryKind::Message.number();
     Delivered {
         seq: delivery.seq.0,
         client_id: delivery.client_message_id.0,

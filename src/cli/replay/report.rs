@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::audit::Verdict;
+use super::changes::ChangeReport;
 use crate::cli::failure::Exit;
 
 /// The report.
@@ -43,6 +44,9 @@ pub struct Report {
     /// What kicks came to; absent when none was asked for.
     #[serde(flatten)]
     pub kicks: Option<KickReport>,
+    /// What changes to messages came to; absent when none was asked for.
+    #[serde(flatten)]
+    pub changes: Option<ChangeReport>,
     /// Seconds of the whole run.
     pub wall_s: f64,
 }
@@ -118,7 +122,8 @@ impl Report {
         let fences = self.kicks.is_none_or(|kicks| {
             kicks.kicks >= kicks.asked && kicks.kicks_inflight > 0 && kicks.fence_violations == 0
         });
-        if kept && faults && fences {
+        let changes = self.changes.is_none_or(|changes| changes.holds());
+        if kept && faults && fences && changes {
             Exit::Holds
         } else {
             Exit::Broken
@@ -179,6 +184,9 @@ impl Report {
                 "kicks: {kicks} of {asked}, {kicks_inflight} with sends in flight, {kicks_pending} answered as pending, {fence_violations} violations"
             );
         }
+        if let Some(changes) = self.changes {
+            let _ = writeln!(out, "{}", changes.line());
+        }
         let _ = writeln!(out, "resumes {}, {:.1} s", self.resumes, self.wall_s);
     }
 }
@@ -204,6 +212,7 @@ mod tests {
             resumes: 0,
             chaos: BTreeMap::new(),
             kicks: None,
+            changes: None,
             wall_s: 1.0,
         }
     }

@@ -47,7 +47,13 @@ pub async fn run(
         let (stage, record) = (stage.clone(), record.clone());
         let bar = bar.clone();
         tasks.spawn(async move {
-            let outcome = send(&stage, place, record.as_deref()).await;
+            let mut outcome = send(&stage, place, record.as_deref()).await;
+            if stage.changes.any()
+                && outcome.is_ok()
+                && let Err(failure) = stage.changes.behind(&stage, &stage.founder, place).await
+            {
+                outcome = Err(failure);
+            }
             bar.inc(1);
             drop(permit);
             outcome
@@ -104,6 +110,7 @@ async fn send(stage: &Stage, place: usize, record: Option<&Record>) -> Result<Op
     let took = stage.answer(
         place,
         Some(Acked {
+            epoch: ack.epoch.0,
             seq: ack.seq.0,
             repeat: ack.repeat,
         }),

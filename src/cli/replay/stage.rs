@@ -14,6 +14,7 @@ use tokio::sync::{SetOnce, watch};
 use tokio::time::Instant;
 
 use super::audit::Acked;
+use super::changes::Changes;
 use super::gate::Gate;
 use super::members::Member;
 use super::trace::Trace;
@@ -38,6 +39,10 @@ pub struct Setting {
     pub senders: BTreeMap<String, Client>,
     /// See [`Stage`].
     pub members: BTreeMap<String, Arc<Member>>,
+    /// See [`Stage`].
+    pub founder: Client,
+    /// See [`Stage`].
+    pub changes: Changes,
 }
 
 /// The shared state of one replay.
@@ -63,6 +68,10 @@ pub struct Stage {
     pub senders: BTreeMap<String, Client>,
     /// The members who are kicked, by user.
     pub members: BTreeMap<String, Arc<Member>>,
+    /// Who has made the group, and may do everything in it.
+    pub founder: Client,
+    /// Changes to messages.
+    pub changes: Changes,
     /// When the replay began to send; times below count from it.
     pub began: Instant,
     /// Per message: its ack, `None` inside for one that was given up.
@@ -89,6 +98,8 @@ impl Stage {
             patience,
             senders,
             members,
+            founder,
+            changes,
         } = setting;
         let count = trace.lines.len();
         Self {
@@ -102,6 +113,8 @@ impl Stage {
             kick_gate,
             senders,
             members,
+            founder,
+            changes,
             began: Instant::now(),
             acks: (0..count).map(|_| SetOnce::new()).collect(),
             acked_us: (0..count).map(|_| AtomicU64::new(0)).collect(),
@@ -181,7 +194,7 @@ impl Stage {
 
     /// The last position acked in every channel.
     pub fn heads(&self) -> BTreeMap<ChannelId, u64> {
-        let mut heads = BTreeMap::new();
+        let mut heads = self.changes.heads();
         for (place, line) in self.trace.lines.iter().enumerate() {
             if let Some(ack) = self.ack(place) {
                 let head = heads.entry(line.ch.clone()).or_default();

@@ -36,6 +36,44 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(owned).collect()
 }
 
+/// One message is modified, one recalled, one deleted, and one expanded by two users; the last change.
+async fn change_all(
+    ann: &Client,
+    bob: &Client,
+    sent: &[Position],
+    (group, channel): (&GroupId, &ChannelId),
+) -> Seq {
+    let first = ann
+        .modify(group, channel, sent[0], "ONE")
+        .await
+        .expect("modified");
+    ann.recall(group, channel, sent[1]).await.expect("recalled");
+    ann.delete(group, channel, sent[2]).await.expect("deleted");
+    let like = bob.expand(
+        group,
+        channel,
+        sent[3],
+        pairs(&[("like", "1"), ("seen", "bob")]),
+        vec![],
+    );
+    like.await.expect("expanded");
+    let last = ann
+        .expand(
+            group,
+            channel,
+            sent[3],
+            pairs(&[("like", "2")]),
+            vec!["seen".to_owned()],
+        )
+        .await
+        .expect("expanded");
+    assert_eq!(
+        (first.before, last.before),
+        (Seq(0), Seq(last.position.seq.0 - 1))
+    );
+    last.position.seq
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_client_changes_every_other_shows_whether_it_follows_comes_back_or_loads_it() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -69,34 +107,7 @@ async fn what_one_client_changes_every_other_shows_whether_it_follows_comes_back
     follow(&mut timeline, &mut live, sent[3].seq).await;
     let mut away = timeline.clone();
 
-    let first = ann
-        .modify(&group, &channel, sent[0], "ONE")
-        .await
-        .expect("modified");
-    ann.recall(&group, &channel, sent[1]).await.expect("recalled");
-    ann.delete(&group, &channel, sent[2]).await.expect("deleted");
-    let like = bob.expand(
-        &group,
-        &channel,
-        sent[3],
-        pairs(&[("like", "1"), ("seen", "bob")]),
-        vec![],
-    );
-    like.await.expect("expanded");
-    let last = ann
-        .expand(
-            &group,
-            &channel,
-            sent[3],
-            pairs(&[("like", "2")]),
-            vec!["seen".to_owned()],
-        )
-        .await
-        .expect("expanded");
-    assert_eq!(
-        (first.before, last.before),
-        (Seq(0), Seq(last.position.seq.0 - 1))
-    );
+    let upto = change_all(&ann, &bob, &sent, (&group, &channel)).await;
     let as_it_is_now = [
         ("ONE".to_owned(), 0, vec![]),
         (String::new(), Hole::Recalled.number(), vec![]),
@@ -105,9 +116,9 @@ async fn what_one_client_changes_every_other_shows_whether_it_follows_comes_back
     ];
 
     // Whoever follows.
-    follow(&mut timeline, &mut live, last.position.seq).await;
+    follow(&mut timeline, &mut live, upto).await;
     // Whoever comes back asks what has changed.
-    let stale = away.stale(last.position.seq);
+    let stale = away.stale(upto);
     let [stretch] = &stale[..] else {
         panic!("one stretch is stale: {stale:?}")
     };
@@ -121,7 +132,7 @@ async fn what_one_client_changes_every_other_shows_whether_it_follows_comes_back
         .expect("a page");
     assert_eq!(page.entries.len(), 4);
     away.changes(page.epoch, *stretch, page.head, &page.entries);
-    assert_eq!(away.stale(last.position.seq), []);
+    assert_eq!(away.stale(upto), []);
     // Whoever loads it for the first time.
     let page = bob
         .history(&group, &channel, Seq(0), Direction::After, 0)

@@ -230,3 +230,33 @@ fn kills_of_leaders_edges_shards_and_connections_lose_nothing() {
     }
     assert_eq!(code, Some(0));
 }
+
+#[test]
+fn what_changes_have_made_of_messages_is_the_same_everywhere_under_faults() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let trace = dir.path().join("trace.jsonl");
+    throng_cluster::trace::write(&trace, 1_500, 2).expect("a trace");
+    let trace = trace.display().to_string();
+    let (code, report) = replay(&[
+        &trace,
+        "--embedded",
+        "--observers",
+        "10",
+        "--changes",
+        "0.5",
+        "--chaos",
+        "leader-kill=1",
+        "--chaos",
+        "client-drop=5",
+    ]);
+    holds(&report, 1_500);
+    assert_eq!(code, Some(0), "{report}");
+    for kind in ["modified", "recalled", "deleted", "expanded", "since_checked"] {
+        assert!(report[kind].as_u64() > Some(0), "{kind}: {report}");
+    }
+    assert!(report["messages_checked"].as_u64() > Some(10_000), "{report}");
+    let wrong = report.as_object().expect("an object").iter();
+    let wrong: Vec<_> = wrong.filter(|(name, _)| name.ends_with("_wrong")).collect();
+    assert_eq!(wrong.len(), 6, "{report}");
+    assert!(wrong.iter().all(|(_, count)| **count == 0), "{report}");
+}

@@ -184,6 +184,56 @@ fn bob() -> UserId {
     UserId::new("bob").unwrap()
 }
 
+/// A message of bob, by a grant of a version.
+fn append(id: u64, version: u64) -> AppendMessage {
+    AppendMessage {
+        channel: ChannelNumber(7),
+        claims: GrantClaims {
+            app: app(),
+            group: group(),
+            user: bob(),
+            number: UserNumber(2),
+            version,
+            since: 1,
+            issued_ms: NOW_MS,
+            muted_until: 0,
+            fenced: 0,
+            permissions: Permissions::ALL,
+        },
+        client_message_id: ClientMessageId(id),
+        first_attempt_ms: NOW_MS,
+        proposed_ms: NOW_MS + id,
+        body: Bytes::from_static(b"hi"),
+    }
+}
+
+/// A change by bob.
+fn change(id: u64, target: u64, change: Change) -> MessageCommand {
+    let message = append(id, 2);
+    MessageCommand::Change(ChangeMessage {
+        channel: message.channel,
+        claims: message.claims,
+        client_message_id: message.client_message_id,
+        first_attempt_ms: message.first_attempt_ms,
+        proposed_ms: message.proposed_ms,
+        target: Position {
+            epoch: Epoch(1),
+            seq: Seq(target),
+        },
+        change,
+    })
+}
+
+fn expand(set: &[&str], remove: &[&str]) -> Change {
+    Change::Expand {
+        set: set
+            .iter()
+            .map(|key| ((*key).to_owned(), "value".to_owned()))
+            .collect(),
+        remove: remove.iter().map(|key| (*key).to_owned()).collect(),
+    }
+}
+
 /// A channel is opened, written to, its writer fenced, and written to again.
 fn message_commands() -> Vec<Command> {
     let channel = ChannelNumber(7);
@@ -198,51 +248,6 @@ fn message_commands() -> Vec<Command> {
         source: ShardId(3),
         number,
         delivery,
-    };
-    let append = |id: u64, version: u64| {
-        MessageCommand::Append(AppendMessage {
-            channel,
-            claims: GrantClaims {
-                app: app(),
-                group: group(),
-                user: bob(),
-                number: UserNumber(2),
-                version,
-                since: 1,
-                issued_ms: NOW_MS,
-                muted_until: 0,
-                fenced: 0,
-                permissions: Permissions::NONE,
-            },
-            client_message_id: ClientMessageId(id),
-            first_attempt_ms: NOW_MS,
-            proposed_ms: NOW_MS + id,
-            body: Bytes::from_static(b"hi"),
-        })
-    };
-    let change = |id: u64, target: u64, change| {
-        let MessageCommand::Append(message) = append(id, 2) else {
-            unreachable!("an append")
-        };
-        MessageCommand::Change(ChangeMessage {
-            channel,
-            claims: message.claims,
-            client_message_id: message.client_message_id,
-            first_attempt_ms: message.first_attempt_ms,
-            proposed_ms: message.proposed_ms,
-            target: Position {
-                epoch: Epoch(1),
-                seq: Seq(target),
-            },
-            change,
-        })
-    };
-    let expand = |set: &[&str], remove: &[&str]| Change::Expand {
-        set: set
-            .iter()
-            .map(|key| ((*key).to_owned(), "value".to_owned()))
-            .collect(),
-        remove: remove.iter().map(|key| (*key).to_owned()).collect(),
     };
     let body = Bytes::from_static(b"better");
     let fence = Delivery::Fence {
@@ -266,9 +271,9 @@ fn message_commands() -> Vec<Command> {
                 floor: 0,
             },
         ),
-        append(1, 2),
-        append(1, 2),
-        append(2, 2),
+        MessageCommand::Append(append(1, 2)),
+        MessageCommand::Append(append(1, 2)),
+        MessageCommand::Append(append(2, 2)),
         change(11, 1, Change::Modify { body }),
         change(12, 2, expand(&["a", "b"], &["c"])),
         change(13, 2, expand(&["a"], &["b"])),
@@ -276,8 +281,8 @@ fn message_commands() -> Vec<Command> {
         change(15, 2, expand(&["a"], &[])),
         change(16, 1, Change::Delete),
         deliver(2, fence),
-        append(3, 2),
-        append(3, 6),
+        MessageCommand::Append(append(3, 2)),
+        MessageCommand::Append(append(3, 6)),
     ];
     commands.into_iter().map(Command::Message).collect()
 }
