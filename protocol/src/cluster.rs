@@ -30,8 +30,9 @@ pub use request::Request;
 /// The ALPN of this wire.
 pub const ALPN: &[u8] = b"throng-cluster/1";
 
-/// The versions of this module that this build speaks, newest first.
-pub const VERSIONS: &[u16] = &[1];
+/// The versions of this module that this build speaks, newest first. Since 2, entries carry what changes have made
+/// of messages, and grants permissions.
+pub const VERSIONS: &[u16] = &[2];
 
 /// The kind of a lane of [`Request`]s and [`Answer`]s: an RPC lane, each message in [`encode`]'s form.
 pub const REQUEST_LANE: u8 = 1;

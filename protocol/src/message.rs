@@ -257,7 +257,7 @@ pub struct Ack {
     pub ts: Ts,
     /// Whether an earlier attempt had stored it.
     pub repeat: bool,
-    /// Of a change: the last change of its target before it; 0 for none. Not told with a repeat.
+    /// Of a change: the last change of its target before it; 0 for none.
     pub before: Seq,
 }
 

@@ -13,7 +13,9 @@
 //! date with the changes up to the head its page was read at, and on from there as far as the log is held
 //! without a gap: what lies behind that is asked for ([`Timeline::stale`]).
 //!
-//! It refuses to know time, connections and users, and to forget anything by itself.
+//! It refuses to know time, connections and users, and to forget anything by itself: changes to messages that are
+//! not held are kept as well, so an application that follows a channel for long lets go of what lies far
+//! back ([`Timeline::forget_before`]).
 
 use std::collections::BTreeMap;
 
@@ -60,6 +62,8 @@ pub struct Timeline {
     stretches: BTreeMap<Seq, Stretch>,
     /// Changes to messages that are not held, or without the changes before these; by target and position.
     pending: BTreeMap<(Seq, Seq), Entry>,
+    /// Nothing before it is kept.
+    forgotten: Seq,
 }
 
 impl Timeline {
@@ -118,16 +122,15 @@ impl Timeline {
 
     /// A message comes, maybe again.
     fn put(&mut self, entry: &Entry) {
-        if entry.kind != EntryKind::Message.number() {
+        let seq = entry.seq;
+        if entry.kind != EntryKind::Message.number() || seq < self.forgotten {
             return;
         }
-        let seq = entry.seq;
-        let newer = self
-            .messages
-            .get(&seq)
-            .is_none_or(|held| held.version < entry.version);
-        if newer {
-            self.messages.insert(seq, entry.clone());
+        match self.messages.get_mut(&seq) {
+            // What is gone stays gone: an entry that was read before brings it in vain.
+            Some(held) if held.hole != 0 && entry.hole == 0 => held.version = held.version.max(entry.version),
+            Some(held) if !replaces(held, entry) => {}
+            _ => drop(self.messages.insert(seq, entry.clone())),
         }
         self.catch_up(seq);
     }
@@ -151,6 +154,9 @@ impl Timeline {
     }
 
     fn change(&mut self, target: Seq, change: &Entry) {
+        if target < self.forgotten {
+            return;
+        }
         self.pending.insert((target, change.seq), change.clone());
         self.catch_up(target);
     }
@@ -158,6 +164,7 @@ impl Timeline {
     /// Entries `from..=to` are held, with the changes up to `since`. Of what was held before, the later
     /// knowledge counts.
     fn note(&mut self, from: Seq, to: Seq, since: Seq) {
+        let from = from.max(self.forgotten);
         if from > to {
             return;
         }
@@ -206,6 +213,33 @@ impl Timeline {
             }
         }
         self.stretches = merged.into_iter().collect();
+    }
+
+    /// Takes the whole expansion of a message that has it elsewhere, read with this version. Says whether it was of
+    /// the version that is held; if not, it is read again.
+    pub fn expansion(&mut self, seq: Seq, version: Seq, mut expansion: Vec<(String, String)>) -> bool {
+        let held = self.messages.get_mut(&seq);
+        let Some(held) = held.filter(|held| held.version == version && held.hole == 0) else {
+            return false;
+        };
+        expansion.sort_unstable();
+        (held.expansion, held.keys_elsewhere) = (expansion, false);
+        true
+    }
+
+    /// Lets go of everything before a position. Changes to what was let go are not kept from then on.
+    pub fn forget_before(&mut self, seq: Seq) {
+        self.forgotten = self.forgotten.max(seq);
+        let forgotten = self.forgotten;
+        self.messages.retain(|held, _| *held >= forgotten);
+        self.pending.retain(|(target, _), _| *target >= forgotten);
+        let mut stretches = BTreeMap::new();
+        for (from, stretch) in std::mem::take(&mut self.stretches) {
+            if stretch.to >= forgotten {
+                stretches.insert(from.max(forgotten), stretch);
+            }
+        }
+        self.stretches = stretches;
     }
 
     /// What is at a position.
@@ -270,12 +304,22 @@ impl Timeline {
     }
 }
 
+/// Whether a message that comes again says more than the one that is held.
+fn replaces(held: &Entry, entry: &Entry) -> bool {
+    let completes = held.keys_elsewhere && !entry.keys_elsewhere;
+    held.version < entry.version || (completes && held.version == entry.version)
+}
+
 /// Makes a change to a message that has every change before it.
 fn apply(held: &mut Entry, change: &Entry) {
     if change.seq <= held.version {
         return;
     }
     held.version = change.seq;
+    if held.hole != 0 && change.hole == 0 {
+        // It was read before the message was gone.
+        return;
+    }
     if change.hole != 0 {
         held.hole = change.hole;
         held.body.clear();

@@ -1,5 +1,6 @@
 //! `throng chat`: a channel, line by line.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -78,8 +79,9 @@ async fn converse(client: &Client, group: &GroupId, channel: &ChannelId) -> Resu
         .history(group, channel, end, Direction::Before, HISTORY)
         .await
         .map_err(|error| failed(&error))?;
-    let mut epoch = live.start().epoch;
-    page.entries.iter().for_each(show);
+    // The messages that can be named: those on the screen, of this log.
+    let mut named = Named::new(live.start().epoch);
+    page.entries.iter().for_each(|entry| named.show(entry));
     tell::note(format_args!(
         "{group}/{channel}: a line is a message; {COMMANDS}; Ctrl-D ends"
     ));
@@ -88,9 +90,9 @@ async fn converse(client: &Client, group: &GroupId, channel: &ChannelId) -> Resu
     loop {
         tokio::select! {
             event = live.recv_event() => match event {
-                Some(Event::Delivery(delivery)) => show(&delivery.entry()),
+                Some(Event::Delivery(delivery)) => named.show(&delivery.entry()),
                 Some(Event::Reset { from, to }) => {
-                    epoch = to.epoch;
+                    named.enter(to.epoch);
                     tell::note(format_args!(
                         "you were out of the group, or its log was rebuilt: nothing is shown between {} and {}",
                         from.seq, to.seq
@@ -101,8 +103,11 @@ async fn converse(client: &Client, group: &GroupId, channel: &ChannelId) -> Resu
             line = lines.next_line() => match line {
                 Ok(Some(line)) if line.is_empty() => {}
                 Ok(Some(line)) => {
-                    let place = (group.clone(), channel.clone(), epoch);
-                    drop(said.spawn(say(client.clone(), place, line)));
+                    let place = (group.clone(), channel.clone());
+                    match named.resolve(read(&line)) {
+                        Ok(asked) => drop(said.spawn(say(client.clone(), place, (line, asked)))),
+                        Err(why) => tell::note(format_args!("not done: {line}\n     why: {why}")),
+                    }
                 }
                 // What was typed before the end is still sent.
                 _ => break,
@@ -125,6 +130,57 @@ fn over(group: &GroupId, channel: &ChannelId, why: Option<&RequestError>) -> Fai
         Some(error) => sdk::refused("the channel is delivered no more", channel.as_str(), error),
         None => Failure::new("the session has ended", channel.as_str(), "start chat again"),
     }
+}
+
+/// The messages that are shown, which lines may name by their numbers.
+struct Named {
+    epoch: Epoch,
+    shown: BTreeSet<Seq>,
+}
+
+impl Named {
+    fn new(epoch: Epoch) -> Self {
+        Self {
+            epoch,
+            shown: BTreeSet::new(),
+        }
+    }
+
+    fn show(&mut self, entry: &Entry) {
+        self.shown.insert(entry.seq);
+        tell::say(format_args!("{:>6}  {}", entry.seq, line_of(entry)));
+    }
+
+    /// In another log the numbers on the screen are of other messages.
+    fn enter(&mut self, epoch: Epoch) {
+        if self.epoch != epoch {
+            *self = Self::new(epoch);
+        }
+    }
+
+    /// What a line asks for, with the position of the message that it names.
+    fn resolve(&self, line: Line) -> Result<Asked, &'static str> {
+        Ok(match line {
+            Line::Message(text) => Asked::Message(text),
+            Line::Kick(user) => Asked::Kick(user),
+            Line::Mute(user, span) => Asked::Mute(user, span),
+            Line::Change(seq, change) if self.shown.contains(&seq) => {
+                let epoch = self.epoch;
+                Asked::Change(Position { epoch, seq }, change)
+            }
+            Line::Change(..) => return Err("no message of that number is shown here"),
+            Line::Wrong(why) => return Err(why),
+        })
+    }
+}
+
+/// What is to be carried out.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Message(String),
+    Kick(UserId),
+    Mute(UserId, Duration),
+    Change(Position, Change),
 }
 
 /// What a line asks for.
@@ -192,24 +248,22 @@ fn read_change(command: &str) -> Line {
 }
 
 /// Carries a line out beside the conversation.
-async fn say(client: Client, (group, channel, epoch): (GroupId, ChannelId, Epoch), line: String) {
-    let (what, outcome) = match read(&line) {
-        Line::Message(text) => return speak(client, group, channel, text).await,
-        Line::Change(seq, change) => {
+async fn say(client: Client, (group, channel): (GroupId, ChannelId), (line, asked): (String, Asked)) {
+    let (what, outcome) = match asked {
+        Asked::Message(text) => return speak(client, group, channel, text).await,
+        Asked::Change(target, change) => {
             // It shows when it is delivered.
-            let target = Position { epoch, seq };
             if let Err(error) = client.change(&group, &channel, target, change).await {
                 tell::note(format_args!("not done: {line}\n     why: {error}"));
             }
             return;
         }
-        Line::Wrong(why) => return tell::note(format_args!("not done: {line}\n     why: {why}")),
-        Line::Kick(user) => (format!("{user} is kicked"), client.kick(&group, &user).await),
-        Line::Mute(user, Duration::ZERO) => (
+        Asked::Kick(user) => (format!("{user} is kicked"), client.kick(&group, &user).await),
+        Asked::Mute(user, Duration::ZERO) => (
             format!("{user} may send again"),
             client.mute_until(&group, &user, 0).await,
         ),
-        Line::Mute(user, span) => (
+        Asked::Mute(user, span) => (
             format!("{user} is muted for {} s", span.as_secs()),
             client.mute(&group, &user, span).await,
         ),
@@ -235,10 +289,6 @@ async fn speak(client: Client, group: GroupId, channel: ChannelId, line: String)
     if let Err(error) = client.send(&group, &channel, line.clone()).await {
         tell::note(format_args!("not sent: {line}\n     why: {error}"));
     }
-}
-
-fn show(entry: &Entry) {
-    tell::say(format_args!("{:>6}  {}", entry.seq, line_of(entry)));
 }
 
 /// An entry as a line. Names, bodies, keys and values are anybody's; what could steer the terminal is shown,
@@ -350,6 +400,25 @@ mod tests {
         ] {
             assert!(matches!(read(line), Line::Wrong(_)), "{line}");
         }
+    }
+
+    #[test]
+    fn only_what_is_shown_of_this_log_can_be_named() {
+        let mut named = Named::new(Epoch(1));
+        named.shown.insert(Seq(7));
+        let at = |epoch| Position {
+            epoch: Epoch(epoch),
+            seq: Seq(7),
+        };
+        assert_eq!(
+            named.resolve(read("/recall 7")),
+            Ok(Asked::Change(at(1), Change::Recall))
+        );
+        assert!(named.resolve(read("/recall 8")).is_err());
+        named.enter(Epoch(1));
+        assert!(named.resolve(read("/recall 7")).is_ok());
+        named.enter(Epoch(2));
+        assert!(named.resolve(read("/recall 7")).is_err(), "it was of another log");
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub struct Changed {
     /// Whether an earlier attempt had stored it.
     pub repeat: bool,
     /// The last change of the message before this one; 0 for none. Somebody else has changed the message in
-    /// between if it is above what the caller knew. Not told with a repeat.
+    /// between if it is above what the caller knew.
     pub before: Seq,
 }
 

@@ -75,7 +75,7 @@ pub struct Changed {
     ts: String,
     /// Whether an earlier request with the same idempotency key made it.
     repeat: bool,
-    /// The last change of the message before this one; 0 for none, and with a repeat.
+    /// The last change of the message before this one; 0 for none.
     before: u64,
 }
 
@@ -111,7 +111,7 @@ type Target = (GroupId, ChannelId, String);
     params(
         ("group" = String, Path, description = "The group"),
         ("channel" = String, Path, description = "The channel"),
-        ("message" = String, Path, description = "The message's `id`: its epoch and its place, as in 1-42"),
+        ("message" = String, Path, description = "The message's `place`: its epoch and its seq, as in 1-42"),
         ("Idempotency-Key" = Option<String>, Header, description = "As of a message"),
     ),
     request_body = NewBody,
@@ -145,7 +145,7 @@ pub async fn modify_message(
     params(
         ("group" = String, Path, description = "The group"),
         ("channel" = String, Path, description = "The channel"),
-        ("message" = String, Path, description = "The message's `id`"),
+        ("message" = String, Path, description = "The message's `place`"),
         ("Idempotency-Key" = Option<String>, Header, description = "As of a message"),
     ),
     request_body = Recalling,
@@ -175,7 +175,7 @@ pub async fn recall_message(
     params(
         ("group" = String, Path, description = "The group"),
         ("channel" = String, Path, description = "The channel"),
-        ("message" = String, Path, description = "The message's `id`"),
+        ("message" = String, Path, description = "The message's `place`"),
         ("Idempotency-Key" = Option<String>, Header, description = "As of a message"),
         Deleting,
     ),
@@ -207,7 +207,7 @@ pub async fn delete_message(
     params(
         ("group" = String, Path, description = "The group"),
         ("channel" = String, Path, description = "The channel"),
-        ("message" = String, Path, description = "The message's `id`"),
+        ("message" = String, Path, description = "The message's `place`"),
         ("Idempotency-Key" = Option<String>, Header, description = "As of a message"),
     ),
     request_body = NewKeys,
@@ -241,7 +241,7 @@ pub async fn expand_message(
     params(
         ("group" = String, Path, description = "The group"),
         ("channel" = String, Path, description = "The channel"),
-        ("message" = String, Path, description = "The message's `id`"),
+        ("message" = String, Path, description = "The message's `place`"),
         Behind,
     ),
     responses(
@@ -330,20 +330,22 @@ async fn change(
     }
 }
 
-/// The position that a message's id names.
-fn position(id: &str) -> Result<Position, ApiError> {
-    let parts = id.split_once('-');
+/// The position that a message's place names.
+fn position(place: &str) -> Result<Position, ApiError> {
+    let parts = place.split_once('-');
     let position = parts.and_then(|(epoch, seq)| {
         Some(Position {
             epoch: Epoch(epoch.parse().ok()?),
             seq: Seq(seq.parse().ok()?),
         })
     });
-    position.ok_or_else(|| ApiError::invalid("a message's id is its epoch and its place, as in 1-42"))
+    // One text for one place.
+    let position = position.filter(|at: &Position| self::place(at.epoch, at.seq) == place);
+    position.ok_or_else(|| ApiError::invalid("a message's place is its epoch and its seq, as in 1-42"))
 }
 
-/// The id of a message in this API.
-pub fn id(epoch: Epoch, seq: Seq) -> String {
+/// The place of a message, by which this API names it.
+pub fn place(epoch: Epoch, seq: Seq) -> String {
     format!("{epoch}-{seq}")
 }
 
@@ -352,10 +354,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_names_the_position_it_was_made_from_and_nothing_else_does() {
-        let at = position(&id(Epoch(3), Seq(42))).unwrap();
+    fn a_place_names_the_position_it_was_made_from_and_nothing_else_does() {
+        let at = position(&place(Epoch(3), Seq(42))).unwrap();
         assert_eq!((at.epoch, at.seq), (Epoch(3), Seq(42)));
-        for wrong in ["", "42", "1-", "-1", "1-2-3", "a-1", "4294967296-1", "1 -2"] {
+        for wrong in [
+            "",
+            "42",
+            "1-",
+            "-1",
+            "1-2-3",
+            "a-1",
+            "4294967296-1",
+            "1 -2",
+            "+1-2",
+            "1-02",
+        ] {
             assert!(position(wrong).is_err(), "{wrong}");
         }
     }

@@ -47,9 +47,9 @@ pub struct NewMessage {
 /// What became of a message.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Sent {
-    /// What names it: its epoch and its place.
+    /// What names it: its epoch and its seq.
     #[schema(example = "1-42")]
-    id: String,
+    place: String,
     /// The epoch of the channel's log.
     epoch: u32,
     /// Its place in the log.
@@ -63,9 +63,9 @@ pub struct Sent {
 /// An entry of a channel's log: a message, or a change to one.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Message {
-    /// What names it: the epoch and its place.
+    /// What names it: its epoch and its seq.
     #[schema(example = "1-42")]
-    id: String,
+    place: String,
     /// Its place in the channel's log: 1, 2, 3, …
     seq: u64,
     /// What it is: `message`, `modify`, `recall`, `delete` or `expand`.
@@ -99,7 +99,7 @@ pub struct Message {
 impl Message {
     fn new(epoch: Epoch, entry: Entry) -> Self {
         Self {
-            id: changes::id(epoch, entry.seq),
+            place: changes::place(epoch, entry.seq),
             seq: entry.seq.0,
             kind: entry.kind.name(),
             target: (entry.target != Seq(0)).then_some(entry.target.0),
@@ -193,7 +193,7 @@ pub async fn send_message(
             ts,
             repeat,
         } => Ok(Json(Sent {
-            id: changes::id(epoch, seq),
+            place: changes::place(epoch, seq),
             epoch: epoch.0,
             seq: seq.0,
             ts: ts.0.to_string(),

@@ -28,6 +28,7 @@
 //! | 0x45 | message    | app, group, version u64      | `FenceRecord`           | fences in their order |
 //! | 0x46 | message    | app, group, user number u64  | `FencedUserRecord`      | the last fences of a user |
 //! | 0x47 | message    | channel u64, seq u64, key    | `ExpansionRecord`       | expansions of messages |
+//! | 0x48 | message    | channel u64, seq u64         | `ChangedRecord`         | messages that were changed |
 //! | 0x60 | any        | target shard u32, number u64 | `OutgoingRecord`        | outbox |
 //! | 0x61 | any        | target shard u32             | `OutboxRecord`          | last number issued and acknowledged |
 //! | 0x62 | any        | source shard u32             | `InboxRecord`           | last number received |
@@ -59,6 +60,7 @@ const FENCES: u8 = 0x44;
 const FENCE: u8 = 0x45;
 const FENCED_USER: u8 = 0x46;
 const EXPANSION: u8 = 0x47;
+const CHANGED: u8 = 0x48;
 const OUTGOING: u8 = 0x60;
 const OUTBOX: u8 = 0x61;
 const INBOX: u8 = 0x62;
@@ -233,6 +235,11 @@ pub fn fenced_user(app: &AppId, group: &GroupId, number: UserNumber) -> Bytes {
     Key::of_group(FENCED_USER, app, group).u64(number.0).done()
 }
 
+/// What changes have made of a message.
+pub fn changed(channel: ChannelNumber, seq: Seq) -> Bytes {
+    Key::new(CHANGED).u64(channel.0).u64(seq.0).done()
+}
+
 /// A key of a message's expansion.
 pub fn expansion(channel: ChannelNumber, seq: Seq, key: &str) -> Bytes {
     Key::new(EXPANSION).u64(channel.0).u64(seq.0).name(key).done()
@@ -319,10 +326,10 @@ pub fn expansion_key(key: &[u8]) -> Option<&str> {
     }
 }
 
-/// The position of a key of [`entry`]; `None` for any other key.
+/// The position of a key of [`entry`] or [`changed`]; `None` for any other key.
 pub fn entry_seq(key: &[u8]) -> Option<Seq> {
     match key {
-        [ENTRY, parts @ ..] if parts.len() == 16 => {
+        [ENTRY | CHANGED, parts @ ..] if parts.len() == 16 => {
             Some(Seq(u64::from_be_bytes(parts[8..].try_into().ok()?)))
         }
         _ => None,

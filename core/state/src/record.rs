@@ -235,8 +235,8 @@ record!(
 );
 record!(
     version 3,
-    /// Message: an entry of a log. The one place a message is stored: a change rewrites it, and the change's
-    /// own entry holds nothing of it. Begins as [`EntryStamp`] and [`EntryState`] do.
+    /// Message: an entry of a log. The one place a message's body is stored: a modification rewrites it, and the
+    /// entries of changes hold nothing of it. Begins as [`EntryStamp`] does.
     EntryRecord {
         /// Its time stamp.
         ts: Ts,
@@ -244,16 +244,10 @@ record!(
         index: u64,
         /// What it is.
         kind: EntryKind,
-        /// Of a message: its last change; of a change: the last one of its target before it. 0 for none.
-        version: Seq,
-        /// Why there is no content any more.
-        hole: Hole,
         /// Of a change: the message it changes; 0 for a message.
         target: Seq,
-        /// Keys of a message's expansion; they are [`ExpansionRecord`]s.
-        keys: u16,
-        /// Bytes of those keys and their values.
-        keys_bytes: u32,
+        /// Of a change: the last one of its target before it; 0 for none, and for a message.
+        before: Seq,
         /// Who sent it; 0 for the app itself.
         sender_number: UserNumber,
         /// The sender's name when it was sent.
@@ -262,6 +256,20 @@ record!(
         client_message_id: ClientMessageId,
         /// The body of a message, opaque; of a change to an expansion the keys it touched, as [`Touched`].
         body: Bytes,
+    }
+);
+record!(
+    /// Message: what changes have made of a message; absent for one that was never changed. Apart from the
+    /// entry, so that a small change rewrites no body, and what has changed is found without reading any.
+    ChangedRecord {
+        /// Its last change.
+        version: Seq,
+        /// Why there is no content any more.
+        hole: Hole,
+        /// Keys of its expansion; they are [`ExpansionRecord`]s.
+        keys: u16,
+        /// Bytes of those keys and their values.
+        keys_bytes: u32,
     }
 );
 record!(
@@ -299,6 +307,18 @@ pub struct EntryStamp {
     pub index: u64,
 }
 
+impl Default for ChangedRecord {
+    /// Of a message that was never changed.
+    fn default() -> Self {
+        Self {
+            version: Seq(0),
+            hole: Hole::None,
+            keys: 0,
+            keys_bytes: 0,
+        }
+    }
+}
+
 impl EntryStamp {
     /// Reads the beginning of the entry under `key`, which must be there.
     pub(crate) fn read(view: &dyn View, key: &[u8]) -> Result<Self, ApplyError> {
@@ -306,26 +326,6 @@ impl EntryStamp {
             .get(key)?
             .ok_or_else(|| corrupt(key, "it is missing".to_owned()))?;
         codec::decode_start(EntryRecord::VERSION, &value).map_err(|error| corrupt(key, error.to_string()))
-    }
-}
-
-/// The beginning of an [`EntryRecord`], for whoever looks for changes: without the body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EntryState {
-    /// Its time stamp.
-    pub ts: Ts,
-    /// The log index it was applied at.
-    pub index: u64,
-    /// What it is.
-    pub kind: EntryKind,
-    /// Of a message: its last change.
-    pub version: Seq,
-}
-
-impl EntryState {
-    /// Reads the beginning of what is stored under `key`.
-    pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Self, ApplyError> {
-        codec::decode_start(EntryRecord::VERSION, value).map_err(|error| corrupt(key, error.to_string()))
     }
 }
 

@@ -115,7 +115,7 @@ pub enum Reply {
         ts: Ts,
         /// Whether an earlier attempt appended it.
         repeat: bool,
-        /// The last change of the target before it; 0 for none, and with a repeat.
+        /// The last change of the target before it; 0 for none.
         before: Seq,
     },
 }

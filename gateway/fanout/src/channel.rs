@@ -15,8 +15,9 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use throng_planted::planted;
-use throng_protocol::cluster::{Entry, Fence, FenceTable, Fenced};
+use throng_protocol::cluster::{Entry, EntryKind, Fence, FenceTable, Fenced, Hole};
 use throng_protocol::code::Code;
+use throng_protocol::frame;
 use throng_protocol::ids::{ChannelNumber, Epoch, Position, Seq, SessionId, Ts, UserNumber};
 use throng_protocol::message::{self, Deliver, Ended, Message, Start};
 
@@ -25,11 +26,11 @@ use crate::copies::Copies;
 use crate::crew::{Crews, Seat, WorkerNumber};
 use crate::effect::Effect;
 use crate::fences::{Fences, Judged};
-use crate::ring::{Ring, RingLimits};
+use crate::ring::{Edition, Ring, RingLimits};
 use crate::subscriber::{Lag, Subscriber};
 use crate::subscription::{Advance, Ask, Chunk, SubscribeError, Subscription, Take};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 #[derive(Debug)]
 struct Open {
@@ -360,7 +361,11 @@ impl ChannelFanout {
         if subscriber.is_over() {
             return Take::Ended(ended(self.channel, open.epoch, subscriber));
         }
-        copies.follow(open.epoch, open.ring.base());
+        let edition = Edition {
+            epoch: open.epoch,
+            replaced: open.ring.replaced(),
+        };
+        copies.follow(edition, open.ring.base());
         match open
             .ring
             .behind(subscriber.cursor, subscriber.cap, budget, copies)
@@ -511,6 +516,11 @@ impl Open {
             if entry.seq <= prev {
                 continue;
             }
+            if let Some(hole) = ends(entry.kind).filter(|_| !planted!("ring_keeps_recalled")) {
+                // Whoever comes from further back finds nothing of the message either.
+                self.ring
+                    .replace(entry.target, |frame| emptied(frame, hole, entry.seq));
+            }
             let entries = vec![client_entry(entry)];
             let deliver = Deliver {
                 channel,
@@ -518,8 +528,8 @@ impl Open {
                 prev,
                 entries,
             };
-            self.ring
-                .push(entry.seq, entry.ts, Message::Deliver(deliver).encode());
+            let frame = Message::Deliver(deliver).encode();
+            self.ring.push_change(entry.seq, entry.ts, entry.target, frame);
             encoded += 1;
         }
         encoded
@@ -541,6 +551,36 @@ fn wake(seat: Seat, subscriber: &Subscriber, effects: &mut Vec<Effect>) {
     if subscriber.attached {
         effects.push(Effect::Wake { seat });
     }
+}
+
+/// The hole that a change leaves of its message.
+fn ends(kind: EntryKind) -> Option<Hole> {
+    match kind {
+        EntryKind::Recall => Some(Hole::Recalled),
+        EntryKind::Delete => Some(Hole::Deleted),
+        _ => None,
+    }
+}
+
+/// The delivery of a message, or of a change to it, as it is since the change at `version` has left a hole.
+fn emptied(delivery: &Bytes, hole: Hole, version: Seq) -> Bytes {
+    let mut bytes = BytesMut::from(&delivery[..]);
+    let frame = frame::decode(&mut bytes).ok().flatten();
+    let message = frame.and_then(|frame| Message::decode(&frame).ok().flatten());
+    let Some(Message::Deliver(mut deliver)) = message else {
+        return Bytes::new();
+    };
+    for entry in &mut deliver.entries {
+        entry.body = Bytes::new();
+        entry.hole = hole.number();
+        if entry.target == Seq(0) {
+            entry.version = version;
+        }
+        entry.expansion.clear();
+        entry.removed.clear();
+        entry.keys_elsewhere = false;
+    }
+    Message::Deliver(deliver).encode()
 }
 
 /// The last frame of a subscription.

@@ -1,4 +1,4 @@
-//! The frames a worker hands to its sessions.
+//! The frames a worker hands to its sessions in a round.
 //!
 //! A frame is encoded once for the whole edge. Where several workers hand it out, each takes a copy of
 //! its own first: a frame is counted by whoever holds it, and a count that every delivery of every
@@ -7,16 +7,23 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use throng_protocol::ids::{Epoch, Seq};
+use throng_protocol::ids::Seq;
 
-/// A worker's copies of one channel's frames, each made once; no more than the channel's ring holds.
+use crate::ring::Edition;
+
+/// Bytes of copies that are held at most, or one frame: what most sessions of a round take next. What was let
+/// go is copied again for whoever is further behind.
+const HELD_BYTES_MAX: usize = 64 * 1024;
+
+/// A worker's copies of one channel's newest frames.
 #[derive(Debug)]
 pub struct Copies {
     /// Frames are handed out as they are: there is one worker.
     shared: bool,
-    epoch: Epoch,
+    edition: Edition,
     /// Ascending.
     held: VecDeque<(Seq, Bytes)>,
+    bytes: usize,
 }
 
 impl Copies {
@@ -33,19 +40,27 @@ impl Copies {
     fn new(shared: bool) -> Self {
         Self {
             shared,
-            epoch: Epoch(0),
+            edition: Edition::default(),
             held: VecDeque::new(),
+            bytes: 0,
         }
     }
 
-    /// Lets go of what the ring does not hold any more.
-    pub(crate) fn follow(&mut self, epoch: Epoch, base: Seq) {
-        if self.epoch != epoch {
-            self.epoch = epoch;
+    /// Lets go of what the ring does not hold any more, or holds in another edition.
+    pub(crate) fn follow(&mut self, edition: Edition, base: Seq) {
+        if self.edition != edition {
+            self.edition = edition;
             self.held.clear();
+            self.bytes = 0;
         }
         while self.held.front().is_some_and(|(seq, _)| *seq <= base) {
-            self.held.pop_front();
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some((_, oldest)) = self.held.pop_front() {
+            self.bytes -= oldest.len();
         }
     }
 
@@ -64,6 +79,10 @@ impl Copies {
         }
         let copy = Bytes::copy_from_slice(frame);
         self.held.insert(place, (seq, copy.clone()));
+        self.bytes += copy.len();
+        while self.bytes > HELD_BYTES_MAX && self.held.len() > 1 {
+            self.drop_oldest();
+        }
         copy
     }
 }

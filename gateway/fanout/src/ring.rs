@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use throng_protocol::ids::{Seq, Ts};
+use throng_protocol::ids::{Epoch, Seq, Ts};
 
 use crate::copies::Copies;
 use crate::subscription::Frames;
@@ -14,11 +14,20 @@ pub const RING_BYTES_MAX: usize = 512 * 1024;
 /// Frames one channel keeps; bounds the memory that many tiny messages take in book-keeping.
 pub const RING_FRAMES_MAX: usize = 2_048;
 
-/// Memory of a session's lookup per frame is 56 bytes: position, stamp, frame, and the deque's slack.
+/// What tells the frames of a ring from those it held before: it grows when one is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Edition {
+    pub epoch: Epoch,
+    pub replaced: u64,
+}
+
+/// Memory of a session's lookup per frame is 64 bytes: position, stamp, frame, and the deque's slack.
 #[derive(Debug, Clone)]
 struct Slot {
     seq: Seq,
     ts: Ts,
+    /// Of a change: the message it changes.
+    target: Seq,
     frame: Bytes,
 }
 
@@ -47,6 +56,8 @@ pub struct Ring {
     base: Seq,
     head: Seq,
     bytes: usize,
+    /// Frames replaced so far.
+    replaced: u64,
     slots: VecDeque<Slot>,
 }
 
@@ -58,6 +69,7 @@ impl Ring {
             base: head,
             head,
             bytes: 0,
+            replaced: 0,
             slots: VecDeque::new(),
         }
     }
@@ -89,10 +101,20 @@ impl Ring {
 
     /// Adds the frame of the entry that follows the head, and drops the oldest over the bounds.
     pub fn push(&mut self, seq: Seq, ts: Ts, frame: Bytes) {
+        self.push_change(seq, ts, Seq(0), frame);
+    }
+
+    /// The same for an entry that changes a message.
+    pub fn push_change(&mut self, seq: Seq, ts: Ts, target: Seq, frame: Bytes) {
         debug_assert!(seq > self.head, "entries are added in order");
         self.bytes += frame.len();
         self.head = seq;
-        self.slots.push_back(Slot { seq, ts, frame });
+        self.slots.push_back(Slot {
+            seq,
+            ts,
+            target,
+            frame,
+        });
         while self.slots.len() > self.limits.frames_max.max(1)
             || (self.bytes > self.limits.bytes_max && self.slots.len() > 1)
         {
@@ -105,6 +127,23 @@ impl Ring {
         // Bursts must not leave a channel that is quiet again with the burst's book-keeping.
         if self.slots.capacity() > 64 && self.slots.len() * 4 < self.slots.capacity() {
             self.slots.shrink_to(self.slots.len() * 2);
+        }
+    }
+
+    /// How many frames were replaced.
+    pub(crate) fn replaced(&self) -> u64 {
+        self.replaced
+    }
+
+    /// Replaces the frames of a message and of the changes to it, as far as they are held.
+    pub fn replace(&mut self, message: Seq, new: impl Fn(&Bytes) -> Bytes) {
+        for slot in &mut self.slots {
+            if slot.seq == message || slot.target == message {
+                let frame = new(&slot.frame);
+                self.bytes = self.bytes - slot.frame.len() + frame.len();
+                slot.frame = frame;
+                self.replaced += 1;
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use throng_fanout::{Advance, Frames, Seat, Take};
+use throng_fanout::{Advance, Copies, Frames, Seat, Take};
 use throng_protocol::code::CLOSE_NORMAL;
 use throng_protocol::limits::{LIVE_LANES, PAGE_ENTRIES_MAX};
 use throng_protocol::session::{STREAM_BULK, STREAM_LIVE};
@@ -102,7 +102,7 @@ impl Outbox {
                 return;
             };
             if self.is_ready(&channel) {
-                let take = channel.take(self.seat, TURN_BYTES, &mut self.worker.rounds.copies());
+                let take = channel.take(self.seat, TURN_BYTES, &mut Copies::shared());
                 self.hand(&channel, take);
             }
         }
@@ -171,7 +171,7 @@ impl Outbox {
                 let Some(channel) = next.filter(|_| !self.is_stopped()) else {
                     return;
                 };
-                let take = channel.take(self.seat, TURN_BYTES, &mut self.worker.rounds.copies());
+                let take = channel.take(self.seat, TURN_BYTES, &mut Copies::shared());
                 if let Some((frames, more)) = self.frames(&channel, take) {
                     if more {
                         self.again(number, &channel);

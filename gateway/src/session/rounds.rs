@@ -62,8 +62,9 @@ impl Rounds {
         }
     }
 
-    /// For frames that this worker hands out.
-    pub(super) fn copies(&self) -> Copies {
+    /// For frames that a round of this worker hands out. Whoever comes for more by itself gets what all share: a copy
+    /// for one session alone is dearer than a count.
+    fn copies(&self) -> Copies {
         match self.alone {
             true => Copies::shared(),
             false => Copies::own(),

@@ -109,7 +109,7 @@ pub enum Reply {
         ts: Ts,
         /// Whether it was appended by an earlier attempt.
         repeat: bool,
-        /// The last change of the target before it; 0 for none, and with a repeat.
+        /// The last change of the target before it; 0 for none.
         before: Seq,
     },
     /// To `Expansion`.

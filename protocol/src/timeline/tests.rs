@@ -350,3 +350,85 @@ fn a_page_that_was_read_earlier_takes_nothing_back() {
     timeline.deliver(EPOCH, Seq(1), &[changed(2, 1, 0, "worse")]);
     assert_eq!(body(&timeline, 1), "better");
 }
+
+#[test]
+fn what_is_gone_stays_gone_whatever_was_read_before() {
+    let recall = Entry {
+        hole: 1,
+        ..changed(3, 1, 2, "")
+    };
+    let mut timeline = Timeline::new(EPOCH);
+    timeline.deliver(EPOCH, Seq(0), &[blank(1, EntryKind::Message)]);
+    // Read after the recall: a modification that shows the hole already.
+    let late = Entry {
+        hole: 1,
+        ..changed(2, 1, 0, "")
+    };
+    timeline.deliver(EPOCH, Seq(1), &[late]);
+    // Read before it, by an edge that is behind.
+    let page = Entry {
+        version: Seq(2),
+        body: Bytes::from_static(b"a secret"),
+        ..blank(1, EntryKind::Message)
+    };
+    timeline.page(EPOCH, Seq(0), Seq(2), &[page]);
+    timeline.deliver(EPOCH, Seq(2), &[recall]);
+    let Shown::Message(entry) = timeline.get(Seq(1)) else {
+        panic!("it is held")
+    };
+    assert_eq!((entry.hole, entry.body.len(), entry.version), (1, 0, Seq(3)));
+}
+
+#[test]
+fn an_expansion_that_was_elsewhere_becomes_whole_by_a_page_or_by_itself() {
+    let large = Entry {
+        keys_elsewhere: true,
+        ..blank(1, EntryKind::Message)
+    };
+    let shrunk = Entry {
+        removed: vec!["large".to_owned()],
+        kind: EntryKind::Expand.number(),
+        ..changed(2, 1, 0, "")
+    };
+    let whole = Entry {
+        version: Seq(2),
+        expansion: vec![("k".to_owned(), "v".to_owned())],
+        ..blank(1, EntryKind::Message)
+    };
+    let keys = |timeline: &Timeline| match timeline.get(Seq(1)) {
+        Shown::Message(entry) => (entry.expansion.len(), entry.keys_elsewhere),
+        other => panic!("{other:?}"),
+    };
+    let mut timeline = Timeline::new(EPOCH);
+    timeline.deliver(EPOCH, Seq(0), &[large, shrunk]);
+    assert_eq!(keys(&timeline), (0, true));
+    let mut by_page = timeline.clone();
+    by_page.page(EPOCH, Seq(0), Seq(2), std::slice::from_ref(&whole));
+    assert_eq!(keys(&by_page), (1, false));
+    assert!(
+        !timeline.expansion(Seq(1), Seq(1), whole.expansion.clone()),
+        "of another version"
+    );
+    assert!(timeline.expansion(Seq(1), Seq(2), whole.expansion));
+    assert_eq!(keys(&timeline), (1, false));
+}
+
+#[test]
+fn what_was_let_go_is_not_kept_again() {
+    let mut timeline = Timeline::new(EPOCH);
+    let entries: Vec<Entry> = (1..=6).map(|seq| blank(seq, EntryKind::Message)).collect();
+    timeline.deliver(EPOCH, Seq(0), &entries);
+    timeline.forget_before(Seq(4));
+    assert_eq!(timeline.gaps(Seq(1), Seq(6)), [(Seq(1), Seq(3))]);
+    timeline.deliver(EPOCH, Seq(6), &[changed(7, 2, 0, "x"), changed(8, 5, 0, "y")]);
+    timeline.page(EPOCH, Seq(0), Seq(8), &entries[..5]);
+    assert_eq!(
+        timeline.messages().map(|entry| entry.seq.0).collect::<Vec<_>>(),
+        [4, 5, 6]
+    );
+    assert_eq!(
+        (timeline.pending.len(), timeline.get(Seq(2))),
+        (0, Shown::NotLoaded)
+    );
+    assert_eq!(body(&timeline, 5), "y");
+}

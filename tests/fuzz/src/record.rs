@@ -85,7 +85,7 @@ fn stored(bytes: &[u8]) {
     let Some((&which, bytes)) = bytes.split_first() else {
         return;
     };
-    match which % 25 {
+    match which % 26 {
         0 => again::<state::MapRecord>(bytes),
         1 => again::<state::ClusterKeyRecord>(bytes),
         2 => again::<state::AppRecord>(bytes),
@@ -110,6 +110,7 @@ fn stored(bytes: &[u8]) {
         21 => again::<state::OutboxRecord>(bytes),
         22 => again::<state::ExpansionRecord>(bytes),
         23 => again::<state::Touched>(bytes),
+        24 => again::<state::ChangedRecord>(bytes),
         _ => again::<state::InboxRecord>(bytes),
     }
 }

@@ -5,10 +5,13 @@
 //! through what they tell observers, the world through the faults it causes. Its hash is the trace
 //! of a seed: two runs of a seed have the same one.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use throng_protocol::ids::{ClientMessageId, Epoch, Position, Seq, ShardId, Ts};
+
+use crate::changes::{Changing, Shown};
 
 macro_rules! index {
     ($(#[$doc:meta])* $name:ident, $letter:literal) => {
@@ -73,7 +76,7 @@ pub enum Host {
 }
 
 /// The hash of a body: what an invariant compares instead of it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct BodyHash(pub u64);
 
 impl BodyHash {
@@ -189,6 +192,15 @@ pub enum Ask {
         /// What.
         hash: BodyHash,
     },
+    /// To change a message.
+    Change {
+        /// Where.
+        channel: Channel,
+        /// Under which key.
+        key: ClientMessageId,
+        /// What.
+        change: Changing,
+    },
     /// To remove a member.
     Kick {
         /// From where.
@@ -248,12 +260,14 @@ pub struct Page {
     pub head: Seq,
     /// The entries.
     pub entries: Vec<Seen>,
+    /// How each of them is shown.
+    pub shown: Vec<Shown>,
 }
 
 /// The answer to what a client asked for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Answer {
-    /// To a send: it is stored.
+    /// To a send or a change: it is stored.
     Acked {
         /// The log's incarnation.
         epoch: Epoch,
@@ -314,6 +328,8 @@ pub enum What {
         prev: Seq,
         /// The entry.
         entry: Seen,
+        /// How it is shown.
+        shown: Shown,
         /// Over which edge.
         edge: u8,
         /// Over which connection of the client, from 1.
@@ -448,6 +464,33 @@ impl History {
     #[must_use]
     pub fn events(&self) -> &[Event] {
         &self.events
+    }
+
+    /// Lets every entry that was seen be named anew, with its channel.
+    pub(crate) fn name(&mut self, name: impl Fn(Channel, &mut Seen)) {
+        let mut channels: BTreeMap<Sub, Channel> = BTreeMap::new();
+        let mut pages: BTreeMap<Op, Channel> = BTreeMap::new();
+        for event in &mut self.events {
+            match &mut event.what {
+                What::Asked(_, Ask::Subscribe { sub, channel, .. }) => {
+                    channels.insert(*sub, *channel);
+                }
+                What::Asked(op, Ask::Page { channel, .. }) => {
+                    pages.insert(*op, *channel);
+                }
+                What::Answered(op, Answer::Page(page)) => {
+                    if let Some(channel) = pages.get(op) {
+                        page.entries.iter_mut().for_each(|seen| name(*channel, seen));
+                    }
+                }
+                What::Delivered { sub, entry, .. } => {
+                    if let Some(channel) = channels.get(sub) {
+                        name(*channel, entry);
+                    }
+                }
+                _ => {}
+            }
+        }
     }
 
     /// The trace of the run: equal for equal histories on every run of a build.

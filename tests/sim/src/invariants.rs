@@ -11,6 +11,9 @@ use crate::run::Run;
 mod acked_survives;
 mod answered;
 mod ascending;
+mod change_rights;
+mod changes_fresh;
+mod changes_shown;
 mod converged;
 mod durable;
 mod election_safety;
@@ -95,6 +98,9 @@ pub const ALL: &[Invariant] = &[
     acked_survives::INVARIANT,
     answered::INVARIANT,
     ascending::INVARIANT,
+    change_rights::INVARIANT,
+    changes_fresh::INVARIANT,
+    changes_shown::INVARIANT,
     converged::INVARIANT,
     durable::INVARIANT,
     election_safety::INVARIANT,

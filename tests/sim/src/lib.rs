@@ -13,6 +13,7 @@
 //! but in its invariants.
 
 pub mod carrier;
+pub mod changes;
 pub mod cli;
 pub mod clients;
 pub mod cluster;

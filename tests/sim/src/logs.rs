@@ -4,6 +4,7 @@
 
 use throng_protocol::ids::{Epoch, Seq, ShardId, Ts};
 
+use crate::changes::Shown;
 use crate::dumps::Dump;
 use crate::history::{Channel, FenceKind, Group, Seen, User};
 
@@ -12,6 +13,8 @@ use crate::history::{Channel, FenceKind, Group, Seen, User};
 pub struct Stored {
     /// The entry.
     pub seen: Seen,
+    /// Its kind, target, version and hole; the content is not read.
+    pub shown: Shown,
     /// Its Raft index in the shard.
     pub index: u64,
 }

@@ -25,6 +25,8 @@ const fn mistake(name: &'static str, found_by: &'static str) -> Mistake {
 pub const MISTAKES: &[Mistake] = &[
     mistake("ack_before_sync", "acked_survives"),
     mistake("applied_twice", "replicas"),
+    mistake("change_of_others", "change_rights"),
+    mistake("change_without_version", "changes_shown"),
     mistake("client_keeps_duplicates", "no_duplicate"),
     mistake("client_takes_over_gap", "no_hole"),
     mistake("conflict_not_checked", "same_answer"),
@@ -40,6 +42,7 @@ pub const MISTAKES: &[Mistake] = &[
     mistake("outbox_lost_by_new_leader", "fence_done"),
     mistake("page_serves_behind_fence", "fence_reads"),
     mistake("page_with_anchor", "pages"),
+    mistake("recall_keeps_body", "changes_shown"),
     mistake("resume_off_by_one", "no_hole"),
     mistake("retry_under_new_key", "nothing_invented"),
     mistake("return_reads_absence", "fence_reads"),

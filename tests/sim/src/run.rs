@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use throng_protocol::ids::{ClientMessageId, Epoch, Position, Seq};
 
+use crate::changes::{GONE, Shown};
 use crate::history::{
     Answer, Ask, BodyHash, Channel, Client, From, History, Host, Op, Page, Seen, Start, Sub, User, What,
 };
@@ -79,6 +80,8 @@ pub struct Delivery {
     pub prev: Seq,
     /// The entry.
     pub entry: Seen,
+    /// How it is shown.
+    pub shown: Shown,
     /// Over which edge.
     pub edge: u8,
     /// Over which connection of its client.
@@ -160,6 +163,8 @@ pub struct Sighting {
     pub epoch: Epoch,
     /// The entry.
     pub entry: Seen,
+    /// How it is shown.
+    pub shown: Shown,
 }
 
 /// A key of a sender in a channel.
@@ -186,6 +191,8 @@ impl Run {
     /// Puts together what belongs together.
     #[must_use]
     pub fn new(history: History, logs: FinalLogs) -> Self {
+        let (mut history, mut logs) = (history, logs);
+        name_what_is_gone(&mut history, &mut logs);
         let mut reading = Reading::default();
         for (event, at) in history.events().iter().enumerate() {
             reading.take(event, at.at_us, at.host, &at.what);
@@ -200,10 +207,13 @@ impl Run {
         }
     }
 
-    /// All sends with their keys and bodies.
+    /// All sends and changes with their keys and what tells their entries.
     pub fn sends(&self) -> impl Iterator<Item = (Key, BodyHash, &Asked)> {
         self.ops.values().filter_map(|asked| match asked.ask {
             Ask::Send { channel, key, hash } => Some(((channel, asked.client.user(), key), hash, asked)),
+            Ask::Change { channel, key, change } => {
+                Some(((channel, asked.client.user(), key), change.identity(), asked))
+            }
             _ => None,
         })
     }
@@ -228,19 +238,63 @@ impl Run {
                 channel: stretch.channel,
                 epoch: delivery.epoch,
                 entry: delivery.entry,
+                shown: delivery.shown,
             })
         });
         let read = self.pages().flat_map(|(asked, channel, page)| {
-            page.entries.iter().map(move |entry| Sighting {
-                at_us: asked.answered_us(),
-                event: asked.answers.first().map_or(asked.event, |(_, event, _)| *event),
-                client: asked.client,
-                channel,
-                epoch: page.epoch,
-                entry: *entry,
-            })
+            page.entries
+                .iter()
+                .zip(&page.shown)
+                .map(move |(entry, shown)| Sighting {
+                    at_us: asked.answered_us(),
+                    event: asked.answers.first().map_or(asked.event, |(_, event, _)| *event),
+                    client: asked.client,
+                    channel,
+                    epoch: page.epoch,
+                    entry: *entry,
+                    shown: *shown,
+                })
         });
         delivered.chain(read)
+    }
+}
+
+/// Gives entries of which nothing is left the hash of the body they were sent with: that of the send under their
+/// key that was acked, or of the first.
+fn name_what_is_gone(history: &mut History, logs: &mut FinalLogs) {
+    let mut asked: BTreeMap<Op, (Key, BodyHash)> = BTreeMap::new();
+    let (mut acked, mut sent): (BTreeMap<Key, BodyHash>, BTreeMap<Key, BodyHash>) = Default::default();
+    for event in history.events() {
+        match (&event.what, event.host) {
+            (What::Asked(op, Ask::Send { channel, key, hash }), Host::Client(client)) => {
+                let key = (*channel, client.user(), *key);
+                asked.insert(*op, (key, *hash));
+                sent.entry(key).or_insert(*hash);
+            }
+            (What::Answered(op, Answer::Acked { .. }), _) => {
+                if let Some((key, hash)) = asked.get(op) {
+                    acked.entry(*key).or_insert(*hash);
+                }
+            }
+            _ => {}
+        }
+    }
+    let name = |channel: Channel, seen: &mut Seen| {
+        let key = (channel, seen.sender, seen.key);
+        if seen.hash == GONE
+            && let Some(hash) = acked.get(&key).or_else(|| sent.get(&key))
+        {
+            seen.hash = *hash;
+        }
+    };
+    history.name(name);
+    for replica in &mut logs.replicas {
+        for log in &mut replica.channels {
+            let channel = log.channel;
+            log.entries
+                .iter_mut()
+                .for_each(|stored| name(channel, &mut stored.seen));
+        }
     }
 }
 
@@ -279,6 +333,7 @@ impl Reading {
                 epoch,
                 prev,
                 entry,
+                shown,
                 edge,
                 connection,
             } => {
@@ -288,6 +343,7 @@ impl Reading {
                     epoch: *epoch,
                     prev: *prev,
                     entry: *entry,
+                    shown: *shown,
                     edge: *edge,
                     connection: *connection,
                 };

@@ -1,13 +1,17 @@
 //! Reading what every replica holds on disk when a run is over.
 
+use std::collections::BTreeMap;
 use std::hash::Hasher;
 
 use throng_protocol::cluster;
 use throng_protocol::ids::{AppId, ChannelNumber, ShardId};
 use throng_raft_store::inspect;
 use throng_state::keys;
-use throng_state::record::{EntryRecord, FenceRecord, FencesRecord, LogRecord, Record, TailRecord};
+use throng_state::record::{
+    ChangedRecord, EntryRecord, FenceRecord, FencesRecord, LogRecord, Record, TailRecord,
+};
 
+use crate::changes::{self, Shown};
 use crate::cluster::Core;
 use crate::history::{BodyHash, Channel, FenceKind, Seen, StableHasher, User};
 use crate::logs::{ChannelLog, Fence, FinalLogs, GroupFences, Replica, Stored};
@@ -126,6 +130,13 @@ fn channel(found: &inspect::Replica, log: &LogRecord) -> Result<Option<ChannelLo
     let tail = found.state.iter().find(|(key, _)| *key == tail_key);
     let (key, value) = tail.ok_or_else(|| format!("channel {channel} has no end"))?;
     let tail = TailRecord::decode(key, value).map_err(|error| error.to_string())?;
+    let mut changed = BTreeMap::new();
+    for (key, value) in &found.state {
+        if let Some(seq) = keys::entry_seq(key).filter(|seq| *key == keys::changed(number, *seq)) {
+            let record = ChangedRecord::decode(key, value).map_err(|error| error.to_string())?;
+            changed.insert(seq, record);
+        }
+    }
     let mut entries = Vec::new();
     for (key, value) in &found.state {
         let Some(seq) = keys::entry_seq(key).filter(|seq| *key == keys::entry(number, *seq)) else {
@@ -134,13 +145,26 @@ fn channel(found: &inspect::Replica, log: &LogRecord) -> Result<Option<ChannelLo
         let entry = EntryRecord::decode(key, value).map_err(|error| error.to_string())?;
         let sender = User::named(&entry.sender)
             .ok_or_else(|| format!("a message of {}, who is not of this world", entry.sender))?;
+        let changed = changed.get(&seq).cloned().unwrap_or_default();
         entries.push(Stored {
             seen: Seen {
                 seq,
                 ts: entry.ts,
                 sender,
                 key: entry.client_message_id,
-                hash: BodyHash::of(&entry.body),
+                hash: changes::told_from(
+                    entry.kind.number(),
+                    entry.target,
+                    changed.hole.number(),
+                    &entry.body,
+                ),
+            },
+            shown: Shown {
+                kind: entry.kind.number(),
+                target: entry.target,
+                version: changed.version.max(entry.before),
+                hole: changed.hole.number(),
+                content: BodyHash::default(),
             },
             index: entry.index,
         });

@@ -140,7 +140,7 @@ fn fences_in_flight(run: &Run) -> u64 {
     let mut fences = 0;
     for event in run.history.events() {
         match &event.what {
-            What::Asked(op, Ask::Send { .. }) => {
+            What::Asked(op, Ask::Send { .. } | Ask::Change { .. }) => {
                 sending.insert(*op);
             }
             What::Answered(op, _) => {
@@ -148,7 +148,7 @@ fn fences_in_flight(run: &Run) -> u64 {
             }
             What::Asked(_, Ask::Kick { group, user } | Ask::Mute { group, user, .. }) => {
                 let hit = sending.iter().filter_map(|op| run.ops.get(op)).any(|asked| {
-                    let there = matches!(asked.ask, Ask::Send { channel, .. } if channel.group() == *group);
+                    let there = matches!(asked.ask, Ask::Send { channel, .. } | Ask::Change { channel, .. } if channel.group() == *group);
                     there && asked.client.user() == *user
                 });
                 fences += u64::from(hit);

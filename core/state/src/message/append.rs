@@ -1,6 +1,6 @@
 //! Appending a message to a channel's log.
 
-use throng_protocol::cluster::{EntryKind, Hole};
+use throng_protocol::cluster::EntryKind;
 use throng_protocol::code::Code;
 use throng_protocol::ids::Seq;
 use throng_protocol::limits::BODY_BYTES_MAX;
@@ -51,11 +51,8 @@ pub(super) fn append(
         ts,
         index: at.index,
         kind,
-        version: Seq(0),
-        hole: Hole::None,
         target: Seq(0),
-        keys: 0,
-        keys_bytes: 0,
+        before: Seq(0),
         sender_number: message.claims.number,
         sender: message.claims.user.clone(),
         client_message_id: message.client_message_id,

@@ -16,7 +16,9 @@ use super::admit::{Admitted, Place, Writing};
 use super::dedupe;
 use crate::command::ChangeMessage;
 use crate::effect::Effects;
-use crate::record::{EntryRecord, ExpansionRecord, Record, Touched, corrupt, read, read_present};
+use crate::record::{
+    ChangedRecord, EntryRecord, ExpansionRecord, Record, Touched, corrupt, read, read_present,
+};
 use crate::{ApplyError, Reply, View, keys};
 
 /// Appends a change and makes it, or answers as its first attempt was answered.
@@ -41,38 +43,36 @@ pub(super) fn change(
     let place = match writing.admit(at)? {
         Admitted::New(place) => place,
         Admitted::Repeat { log, seq, ts } => {
+            let entry: EntryRecord = read_present(at.view, &keys::entry(message.channel, seq))?;
             return Ok(Reply::Changed {
                 epoch: log.epoch,
                 seq,
                 ts,
                 repeat: true,
-                before: Seq(0),
+                before: entry.before,
             });
         }
         Admitted::Refused(reply) => return Ok(reply),
     };
     let (channel, target) = (message.channel, message.target);
-    let mut changed = match changeable(at.view, &place, channel, target)? {
-        Ok(entry) => entry,
+    let mut changing = match changeable(at.view, &place, channel, target)? {
+        Ok(changing) => changing,
         Err(refusal) => return Ok(refusal),
     };
-    if let Some(refusal) = forbidden(&changed, &message.change, &message.claims) {
+    if let Some(refusal) = changing.forbidden(&message.change, &message.claims) {
         return Ok(refusal);
     }
-    let touched = match make(at.view, message, &mut changed, effects)? {
+    let touched = match changing.make(&message.change, effects)? {
         Ok(touched) => touched,
         Err(refusal) => return Ok(refusal),
     };
-    let (epoch, ts, before) = (place.log.epoch, place.ts, changed.version);
+    let (epoch, ts, before) = (place.log.epoch, place.ts, changing.changed.version);
     let entry = EntryRecord {
         ts,
         index: at.index,
         kind,
-        version: before,
-        hole: Hole::None,
         target: target.seq,
-        keys: 0,
-        keys_bytes: 0,
+        before,
         sender_number: message.claims.number,
         sender: message.claims.user.clone(),
         client_message_id: message.client_message_id,
@@ -80,9 +80,9 @@ pub(super) fn change(
     };
     let seq = place.write(at, &writing, &entry, effects)?;
     if !planted!("change_without_version") {
-        changed.version = seq;
+        changing.changed.version = seq;
     }
-    effects.put(keys::entry(channel, target.seq), &changed);
+    effects.put(keys::changed(channel, target.seq), &changing.changed);
     Ok(Reply::Changed {
         epoch,
         seq,
@@ -92,37 +92,13 @@ pub(super) fn change(
     })
 }
 
-/// Makes a change to its message; the body of its own entry, or why the message cannot take it.
-fn make(
-    view: &dyn View,
-    message: &ChangeMessage,
-    changed: &mut EntryRecord,
-    effects: &mut Effects,
-) -> Result<Result<Bytes, Reply>, ApplyError> {
-    let (channel, seq) = (message.channel, message.target.seq);
-    match &message.change {
-        Change::Modify { body } => changed.body = body.clone(),
-        Change::Recall => empty(view, (channel, seq), changed, Hole::Recalled, effects)?,
-        Change::Delete => empty(view, (channel, seq), changed, Hole::Deleted, effects)?,
-        Change::Expand { set, remove } => {
-            let expanding = Expanding { view, channel, seq };
-            if let Some(refusal) = expanding.expand(changed, set, remove, effects)? {
-                return Ok(Err(refusal));
-            }
-            let keys = set.iter().map(|(key, _)| key).chain(remove).cloned().collect();
-            return Ok(Ok(Touched { keys }.encode()));
-        }
-    }
-    Ok(Ok(Bytes::new()))
-}
-
 /// The message to change; or why there is none.
-fn changeable(
-    view: &dyn View,
+fn changeable<'a>(
+    view: &'a dyn View,
     place: &Place,
     channel: ChannelNumber,
     target: Position,
-) -> Result<Result<EntryRecord, Reply>, ApplyError> {
+) -> Result<Result<Changing<'a>, Reply>, ApplyError> {
     let unknown = |text: String| Ok(Err(Reply::refused(Code::TargetUnknown, text)));
     if target.epoch != place.log.epoch {
         return unknown(format!(
@@ -130,68 +106,94 @@ fn changeable(
             place.log.epoch, target.epoch
         ));
     }
-    if target.seq < place.oldest() || target.seq > place.head() {
-        return unknown(format!("the log has no entry {}", target.seq));
+    let seq = target.seq;
+    if seq < place.oldest() || seq > place.head() {
+        return unknown(format!("the log has no entry {seq}"));
     }
-    let entry: EntryRecord = read_present(view, &keys::entry(channel, target.seq))?;
+    let entry: EntryRecord = read_present(view, &keys::entry(channel, seq))?;
     if entry.kind != EntryKind::Message {
-        return unknown(format!("entry {} is no message", target.seq));
+        return unknown(format!("entry {seq} is no message"));
     }
-    Ok(Ok(entry))
+    let changed = read(view, &keys::changed(channel, seq))?.unwrap_or_default();
+    Ok(Ok(Changing {
+        view,
+        channel,
+        seq,
+        entry,
+        changed,
+    }))
 }
 
-/// Why this may not be done to the message, or not by this sender.
-fn forbidden(entry: &EntryRecord, change: &Change, claims: &GrantClaims) -> Option<Reply> {
-    // What was recalled may still be deleted, which takes the hole's reason away as well.
-    let gone = match (entry.hole, change) {
-        (Hole::None, _) | (Hole::Recalled, Change::Delete) => None,
-        (hole, _) => Some(hole),
-    };
-    let own = entry.sender_number == claims.number;
-    let may = match change {
-        Change::Modify { .. } => own || claims.permissions.has(Permissions::MODIFY_OTHERS),
-        Change::Recall => own || claims.permissions.has(Permissions::RECALL_OTHERS),
-        Change::Delete => claims.permissions.has(Permissions::DELETE),
-        Change::Expand { .. } => true,
-    };
-    if !may && !planted!("change_of_others") {
-        let text = format!("{} may not {} this message", claims.user, change.kind().name());
-        return Some(Reply::refused(Code::Forbidden, text));
-    }
-    gone.map(|hole| Reply::refused(Code::TargetGone, format!("the message was {}", hole.name())))
-}
-
-/// Takes everything out of a message.
-fn empty(
-    view: &dyn View,
-    (channel, seq): (ChannelNumber, Seq),
-    entry: &mut EntryRecord,
-    hole: Hole,
-    effects: &mut Effects,
-) -> Result<(), ApplyError> {
-    entry.hole = hole;
-    if planted!("recall_keeps_body") {
-        return Ok(());
-    }
-    entry.body = Bytes::new();
-    if entry.keys > 0 {
-        let (from, to) = keys::expansion_after(channel, seq, "");
-        for (key, _) in view.scan(&from, &to, EXPANSION_KEYS_MAX)? {
-            effects.delete(key);
-        }
-    }
-    (entry.keys, entry.keys_bytes) = (0, 0);
-    Ok(())
-}
-
-/// The expansion of one message.
-struct Expanding<'a> {
+/// A message that is being changed.
+struct Changing<'a> {
     view: &'a dyn View,
     channel: ChannelNumber,
     seq: Seq,
+    entry: EntryRecord,
+    changed: ChangedRecord,
 }
 
-impl Expanding<'_> {
+impl Changing<'_> {
+    /// Why this may not be done to the message, or not by this sender.
+    fn forbidden(&self, change: &Change, claims: &GrantClaims) -> Option<Reply> {
+        // What was recalled may still be deleted, which takes the hole's reason away as well.
+        let gone = match (self.changed.hole, change) {
+            (Hole::None, _) | (Hole::Recalled, Change::Delete) => None,
+            (hole, _) => Some(hole),
+        };
+        let own = self.entry.sender_number == claims.number;
+        let may = match change {
+            Change::Modify { .. } => own || claims.permissions.has(Permissions::MODIFY_OTHERS),
+            Change::Recall => own || claims.permissions.has(Permissions::RECALL_OTHERS),
+            Change::Delete => claims.permissions.has(Permissions::DELETE),
+            Change::Expand { .. } => true,
+        };
+        if !may && !planted!("change_of_others") {
+            let text = format!("{} may not {} this message", claims.user, change.kind().name());
+            return Some(Reply::refused(Code::Forbidden, text));
+        }
+        gone.map(|hole| Reply::refused(Code::TargetGone, format!("the message was {}", hole.name())))
+    }
+
+    /// Makes the change to the message; the body of the change's own entry, or why the message cannot take it.
+    fn make(&mut self, change: &Change, effects: &mut Effects) -> Result<Result<Bytes, Reply>, ApplyError> {
+        match change {
+            Change::Modify { body } => self.put_body(body.clone(), effects),
+            Change::Recall => self.empty(Hole::Recalled, effects)?,
+            Change::Delete => self.empty(Hole::Deleted, effects)?,
+            Change::Expand { set, remove } => {
+                if let Some(refusal) = self.expand(set, remove, effects)? {
+                    return Ok(Err(refusal));
+                }
+                let keys = set.iter().map(|(key, _)| key).chain(remove).cloned().collect();
+                return Ok(Ok(Touched { keys }.encode()));
+            }
+        }
+        Ok(Ok(Bytes::new()))
+    }
+
+    fn put_body(&mut self, body: Bytes, effects: &mut Effects) {
+        self.entry.body = body;
+        effects.put(keys::entry(self.channel, self.seq), &self.entry);
+    }
+
+    /// Takes everything out of the message.
+    fn empty(&mut self, hole: Hole, effects: &mut Effects) -> Result<(), ApplyError> {
+        self.changed.hole = hole;
+        if planted!("recall_keeps_body") {
+            return Ok(());
+        }
+        self.put_body(Bytes::new(), effects);
+        if self.changed.keys > 0 {
+            let (from, to) = keys::expansion_after(self.channel, self.seq, "");
+            for (key, _) in self.view.scan(&from, &to, EXPANSION_KEYS_MAX)? {
+                effects.delete(key);
+            }
+        }
+        (self.changed.keys, self.changed.keys_bytes) = (0, 0);
+        Ok(())
+    }
+
     fn value(&self, key: &str) -> Result<Option<String>, ApplyError> {
         let record = keys::expansion(self.channel, self.seq, key);
         Ok(read::<ExpansionRecord>(self.view, &record)?.map(|record| record.value))
@@ -199,13 +201,12 @@ impl Expanding<'_> {
 
     /// Sets and removes keys. Nothing is done if the message would have too many.
     fn expand(
-        &self,
-        entry: &mut EntryRecord,
+        &mut self,
         set: &[(String, String)],
         remove: &[String],
         effects: &mut Effects,
     ) -> Result<Option<Reply>, ApplyError> {
-        let (mut count, mut bytes) = (usize::from(entry.keys), u64::from(entry.keys_bytes));
+        let (mut count, mut bytes) = (usize::from(self.changed.keys), u64::from(self.changed.keys_bytes));
         let size = |key: &str, value: &str| (key.len() + value.len()) as u64;
         let mut gone = Vec::new();
         for key in remove {
@@ -230,14 +231,10 @@ impl Expanding<'_> {
             let record = ExpansionRecord { value: value.clone() };
             effects.put(keys::expansion(self.channel, self.seq, key), &record);
         }
-        let damaged = || {
-            corrupt(
-                &keys::entry(self.channel, self.seq),
-                "its expansion is too large".to_owned(),
-            )
-        };
-        entry.keys = u16::try_from(count).map_err(|_| damaged())?;
-        entry.keys_bytes = u32::try_from(bytes).map_err(|_| damaged())?;
+        let key = keys::changed(self.channel, self.seq);
+        let damaged = || corrupt(&key, "its expansion is too large".to_owned());
+        self.changed.keys = u16::try_from(count).map_err(|_| damaged())?;
+        self.changed.keys_bytes = u32::try_from(bytes).map_err(|_| damaged())?;
         Ok(None)
     }
 }

@@ -1,16 +1,15 @@
 //! Which messages of a range have changed, and what a message is now.
 
+use bytes::Bytes;
 use throng_planted::planted;
 use throng_protocol::cluster::{Entry, EntryKind, Hole, Page};
 use throng_protocol::ids::{ChannelNumber, Position, Seq};
-use throng_protocol::limits::{
-    CHANGES_RANGE_MAX, EXPANSION_INLINE_BYTES_MAX, EXPANSION_KEYS_MAX, PAGE_BYTES_TARGET,
-};
+use throng_protocol::limits::{CHANGES_RANGE_MAX, EXPANSION_INLINE_BYTES_MAX, PAGE_BYTES_TARGET};
 
 use super::fence;
 use crate::limits::PAGE_SCAN_ENTRIES;
 use crate::record::{
-    EntryRecord, EntryState, ExpansionRecord, LogRecord, Record, TailRecord, Touched, corrupt, read,
+    ChangedRecord, EntryRecord, ExpansionRecord, LogRecord, Record, TailRecord, Touched, corrupt, read,
     read_present,
 };
 use crate::{ApplyError, View, keys};
@@ -38,33 +37,22 @@ pub(crate) fn changes(
         return Ok(None);
     };
     let tail: TailRecord = read_present(view, &keys::tail(channel))?;
-    let mut from = wanted.from.seq.max(tail.oldest);
-    let behind = wanted
-        .to
-        .min(tail.head)
-        .min(Seq(from.0.saturating_add(CHANGES_RANGE_MAX - 1)));
-    let to = behind.next();
+    let from = wanted.from.seq.max(tail.oldest);
+    let last = from.0.saturating_add(CHANGES_RANGE_MAX - 1);
+    let to = wanted.to.min(tail.head).min(Seq(last)).next();
     let (mut entries, mut bytes) = (Vec::new(), 0);
-    'full: while from < to {
-        let (low, high) = (keys::entry(channel, from), keys::entry(channel, to));
-        let found = view.scan(&low, &high, PAGE_SCAN_ENTRIES)?;
-        if found.is_empty() {
+    for (seq, changed) in changed_within(view, channel, (from, to))? {
+        if changed.version <= wanted.since {
+            continue;
+        }
+        let key = keys::entry(channel, seq);
+        let record: EntryRecord = read_present(view, &key)?;
+        let entry = shown(view, channel, seq, record, Some(&changed))?;
+        bytes += bytes_of(&entry);
+        if bytes > PAGE_BYTES_TARGET && !entries.is_empty() {
             break;
         }
-        for (key, value) in found {
-            let seq = seq_of(&key)?;
-            from = seq.next();
-            let state = EntryState::decode(&key, &value)?;
-            if state.kind != EntryKind::Message || state.version <= wanted.since {
-                continue;
-            }
-            let entry = shown(view, channel, &key, &value)?;
-            bytes += bytes_of(&entry);
-            if bytes > PAGE_BYTES_TARGET && !entries.is_empty() {
-                break 'full;
-            }
-            entries.push(entry);
-        }
+        entries.push(entry);
     }
     let ends = fence::ends(view, (&log.info.app, &log.info.group))?;
     Ok(Some(Page {
@@ -75,6 +63,22 @@ pub(crate) fn changes(
         fenced: ends.last,
         fences: Vec::new(),
     }))
+}
+
+/// What changes have made of the messages `from..to` that were changed, at most `CHANGES_RANGE_MAX` of them,
+/// ascending.
+pub(super) fn changed_within(
+    view: &dyn View,
+    channel: ChannelNumber,
+    (from, to): (Seq, Seq),
+) -> Result<Vec<(Seq, ChangedRecord)>, ApplyError> {
+    if from >= to {
+        return Ok(Vec::new());
+    }
+    let (low, high) = (keys::changed(channel, from), keys::changed(channel, to));
+    let found = view.scan(&low, &high, CHANGES_RANGE_MAX as usize)?;
+    let read = |(key, value): (Bytes, Bytes)| Ok((seq_of(&key)?, ChangedRecord::decode(&key, &value)?));
+    found.into_iter().map(read).collect()
 }
 
 /// Bytes of an entry beside its body, its sender's name and its expansion, about.
@@ -91,19 +95,19 @@ pub(super) fn bytes_of(entry: &Entry) -> usize {
     entry.body.len() + entry.sender.as_str().len() + texts + ENTRY_OVERHEAD_BYTES
 }
 
-fn seq_of(key: &[u8]) -> Result<Seq, ApplyError> {
+pub(super) fn seq_of(key: &[u8]) -> Result<Seq, ApplyError> {
     keys::entry_seq(key).ok_or_else(|| corrupt(key, "it is not the key of an entry".to_owned()))
 }
 
-/// An entry as readers see it: a message as it is now, a change with what it left of its target.
+/// An entry as readers see it: a message as it is now, a change with what it left of its target. `changed` is
+/// what is known of a message's changes.
 pub(super) fn shown(
     view: &dyn View,
     channel: ChannelNumber,
-    key: &[u8],
-    value: &[u8],
+    seq: Seq,
+    record: EntryRecord,
+    changed: Option<&ChangedRecord>,
 ) -> Result<Entry, ApplyError> {
-    let seq = seq_of(key)?;
-    let record = EntryRecord::decode(key, value)?;
     let mut entry = Entry {
         seq,
         ts: record.ts,
@@ -113,27 +117,40 @@ pub(super) fn shown(
         client_message_id: record.client_message_id,
         body: record.body,
         target: record.target,
-        version: record.version,
-        hole: record.hole,
+        version: record.before,
+        hole: Hole::None,
         expansion: Vec::new(),
         removed: Vec::new(),
         keys_elsewhere: false,
     };
-    if entry.kind == EntryKind::Message {
-        if record.keys_bytes as usize > EXPANSION_INLINE_BYTES_MAX {
+    if entry.kind != EntryKind::Message {
+        show_target(view, channel, &mut entry)?;
+    } else if let Some(changed) = changed {
+        (entry.version, entry.hole) = (changed.version, changed.hole);
+        if changed.keys_bytes as usize > EXPANSION_INLINE_BYTES_MAX {
             entry.keys_elsewhere = true;
-        } else if record.keys > 0 {
+        } else if changed.keys > 0 {
             entry.expansion = expansion(view, channel, seq, "", usize::MAX)?.0;
         }
-        return Ok(entry);
     }
-    let target: EntryRecord = read_present(view, &keys::entry(channel, entry.target))?;
+    Ok(entry)
+}
+
+/// Shows what a change touched of its target, as it is now.
+fn show_target(view: &dyn View, channel: ChannelNumber, entry: &mut Entry) -> Result<(), ApplyError> {
+    let target: ChangedRecord = read_present(view, &keys::changed(channel, entry.target))?;
     entry.hole = target.hole;
     let touched = std::mem::take(&mut entry.body);
+    if target.hole != Hole::None && !planted!("recall_keeps_body") {
+        return Ok(());
+    }
     match entry.kind {
-        EntryKind::Modify => entry.body = target.body,
-        EntryKind::Expand if target.hole == Hole::None || planted!("recall_keeps_body") => {
-            for name in Touched::decode(key, &touched)?.keys {
+        EntryKind::Modify => {
+            let message: EntryRecord = read_present(view, &keys::entry(channel, entry.target))?;
+            entry.body = message.body;
+        }
+        EntryKind::Expand => {
+            for name in Touched::decode(&keys::entry(channel, entry.seq), &touched)?.keys {
                 let stored = keys::expansion(channel, entry.target, &name);
                 match read::<ExpansionRecord>(view, &stored)? {
                     Some(record) => entry.expansion.push((name, record.value)),
@@ -143,7 +160,7 @@ pub(super) fn shown(
         }
         _ => {}
     }
-    Ok(entry)
+    Ok(())
 }
 
 /// Keys of a message's expansion behind one, ascending, up to about so many bytes but at least one; and
@@ -155,17 +172,23 @@ pub(crate) fn expansion(
     after: &str,
     bytes_target: usize,
 ) -> Result<(Vec<(String, String)>, bool), ApplyError> {
-    let (from, to) = keys::expansion_after(channel, seq, after);
+    let (mut from, to) = keys::expansion_after(channel, seq, after);
     let (mut pairs, mut bytes) = (Vec::new(), 0_usize);
-    for (key, value) in view.scan(&from, &to, EXPANSION_KEYS_MAX)? {
-        let name = keys::expansion_key(&key);
-        let name = name.ok_or_else(|| corrupt(&key, "it is not the key of an expansion".to_owned()))?;
-        let ExpansionRecord { value } = ExpansionRecord::decode(&key, &value)?;
-        bytes = bytes.saturating_add(name.len() + value.len());
-        if bytes > bytes_target && !pairs.is_empty() {
-            return Ok((pairs, true));
+    loop {
+        let found = view.scan(&from, &to, PAGE_SCAN_ENTRIES)?;
+        let Some((last, _)) = found.last() else {
+            return Ok((pairs, false));
+        };
+        from = Bytes::from([&last[..], &[0]].concat());
+        for (key, value) in found {
+            let name = keys::expansion_key(&key);
+            let name = name.ok_or_else(|| corrupt(&key, "it is not the key of an expansion".to_owned()))?;
+            let ExpansionRecord { value } = ExpansionRecord::decode(&key, &value)?;
+            bytes = bytes.saturating_add(name.len() + value.len());
+            if bytes > bytes_target && !pairs.is_empty() {
+                return Ok((pairs, true));
+            }
+            pairs.push((name.to_owned(), value));
         }
-        pairs.push((name.to_owned(), value));
     }
-    Ok((pairs, false))
 }

@@ -58,13 +58,17 @@ pub(super) fn hash_change(target: Position, change: &Change) -> [u8; 16] {
         Change::Modify { body } => part(body),
         Change::Recall | Change::Delete => {}
         Change::Expand { set, remove } => {
+            // Whoever retries may have them in another order: the same keys are the same change.
+            let (mut set, mut remove) = (set.iter().collect::<Vec<_>>(), remove.iter().collect::<Vec<_>>());
+            set.sort_unstable();
+            remove.sort_unstable();
             for (key, value) in set {
                 part(key.as_bytes());
                 part(value.as_bytes());
             }
             // No key is empty: what follows is removed.
             part(&[]);
-            remove.iter().for_each(|key| part(key.as_bytes()));
+            remove.into_iter().for_each(|key| part(key.as_bytes()));
         }
     }
     let digest = hash.finalize();

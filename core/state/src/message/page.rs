@@ -1,15 +1,17 @@
 //! Pages of a channel's log, for history, catch-up and feeds alike.
 
+use std::collections::BTreeMap;
+
 use throng_planted::planted;
 use throng_protocol::cluster::{Anchor, Direction, Entry, Page};
 use throng_protocol::ids::{ChannelNumber, Seq, Ts};
 use throng_protocol::limits::PAGE_ENTRIES_MAX;
 
-use super::changes::{bytes_of, shown};
+use super::changes::{bytes_of, changed_within, seq_of, shown};
 use super::place::last_where;
 use super::{fence, within};
 use crate::limits::PAGE_SCAN_ENTRIES;
-use crate::record::{LogRecord, TailRecord, read, read_present};
+use crate::record::{ChangedRecord, EntryRecord, LogRecord, Record, TailRecord, read, read_present};
 use crate::{ApplyError, View, keys};
 
 /// Which part of a channel's log a page is to hold.
@@ -123,8 +125,16 @@ fn collect(
         if found.is_empty() {
             break;
         }
-        for (key, value) in found {
-            let entry = shown(view, channel, &key, &value)?;
+        let seqs: Result<Vec<Seq>, ApplyError> = found.iter().map(|(key, _)| seq_of(key)).collect();
+        let seqs = seqs?;
+        let first = seqs.iter().min().copied().unwrap_or_default();
+        let last = seqs.iter().max().copied().unwrap_or_default();
+        let changed: BTreeMap<Seq, ChangedRecord> = changed_within(view, channel, (first, last.next()))?
+            .into_iter()
+            .collect();
+        for (seq, (key, value)) in seqs.into_iter().zip(found) {
+            let record = EntryRecord::decode(&key, &value)?;
+            let entry = shown(view, channel, seq, record, changed.get(&seq))?;
             bytes += bytes_of(&entry);
             if bytes > budget.bytes && !entries.is_empty() {
                 break 'full;

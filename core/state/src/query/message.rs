@@ -7,7 +7,7 @@ use throng_protocol::limits::PAGE_BYTES_TARGET;
 use crate::message::changes::{self, ChangesWanted};
 use crate::message::page::{self as pages, PageWanted};
 use crate::message::rights::{self, Right};
-use crate::record::{EntryRecord, LogRecord, TailRecord, read, read_present};
+use crate::record::{ChangedRecord, EntryRecord, LogRecord, TailRecord, read, read_present};
 use crate::{ApplyError, View, keys};
 
 /// The ends of a channel's log.
@@ -88,13 +88,14 @@ pub fn expansion(
         return Ok(None);
     };
     let entry = read::<EntryRecord>(view, &keys::entry(channel, target.seq))?;
-    let Some(entry) = entry.filter(|entry| entry.kind == EntryKind::Message) else {
+    if entry.is_none_or(|entry| entry.kind != EntryKind::Message) {
         return Ok(None);
-    };
+    }
+    let changed: ChangedRecord = read(view, &keys::changed(channel, target.seq))?.unwrap_or_default();
     let (expansion, more) = changes::expansion(view, channel, target.seq, after, PAGE_BYTES_TARGET)?;
     Ok(Some(Expansion {
         epoch: log.epoch,
-        version: entry.version,
+        version: changed.version,
         expansion,
         more,
     }))

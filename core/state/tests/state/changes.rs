@@ -143,7 +143,9 @@ fn a_repeat_is_answered_as_the_first_attempt_was_and_changes_nothing() {
     let (seq, _) = made(&mut shard, &first);
     made(&mut shard, &change(ANN, 4, 1, Change::Recall));
     let (reply, effects) = shard.run(&command(&first));
-    assert!(matches!(reply, Reply::Changed { seq: Seq(found), repeat: true, .. } if found == seq));
+    assert!(
+        matches!(reply, Reply::Changed { seq: Seq(found), repeat: true, before: Seq(0), .. } if found == seq)
+    );
     assert_eq!(effects, []);
     refuse(
         &mut shard,
@@ -171,6 +173,29 @@ fn a_repeat_is_answered_as_the_first_attempt_was_and_changes_nothing() {
         &append(&message(ANN, 3, "better")),
         Code::IdempotencyConflict,
     );
+}
+
+#[test]
+fn a_repeat_tells_which_change_came_before_and_the_order_of_keys_does_not_count() {
+    let mut shard = two_messages();
+    made(&mut shard, &change(ANN, 3, 1, modify("better")));
+    let mut first = change(ANN, 4, 1, expand(&[("a", "1"), ("b", "2")], &["c", "d"]));
+    assert_eq!(made(&mut shard, &first), (4, 3));
+    made(&mut shard, &change(BOB, 5, 1, expand(&[("a", "3")], &[])));
+    for _ in 0..2 {
+        let reply = shard.reply(&command(&first));
+        let known = matches!(
+            reply,
+            Reply::Changed {
+                seq: Seq(4),
+                repeat: true,
+                before: Seq(3),
+                ..
+            }
+        );
+        assert!(known, "{reply:?}");
+        first.change = expand(&[("b", "2"), ("a", "1")], &["d", "c"]);
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The message plane: opening a channel, appending, idempotency and its expiry.
 
 use bytes::Bytes;
-use throng_protocol::cluster::{EntryKind, Hole};
+use throng_protocol::cluster::EntryKind;
 use throng_protocol::code::Code;
 use throng_protocol::ids::{AppId, ChannelNumber, ClientMessageId, Epoch, Seq, Ts, UserNumber};
 use throng_protocol::limits::{BODY_BYTES_MAX, IDEMPOTENCY_WINDOW_MS};
@@ -118,11 +118,8 @@ fn a_message_is_stored_once_with_its_key_and_the_new_head() {
         sender: user(4),
         client_message_id: ClientMessageId(77),
         body: Bytes::from_static(b"hello"),
-        version: Seq(0),
-        hole: Hole::None,
         target: Seq(0),
-        keys: 0,
-        keys_bytes: 0,
+        before: Seq(0),
     };
     let (reply, effects) = shard.run(&append(&hello));
     assert_eq!(reply, appended(1, ms(NOW), false));

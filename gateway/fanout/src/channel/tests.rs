@@ -7,7 +7,6 @@ use super::*;
 use crate::Frames;
 use crate::fences::Rights;
 use proptest::prelude::*;
-use throng_protocol::cluster::{EntryKind, Hole};
 use throng_protocol::frame;
 use throng_protocol::ids::{ClientMessageId, Ts, UserId, UserNumber};
 
@@ -150,7 +149,7 @@ fn decoded(frames: &[Bytes]) -> Vec<(u64, Vec<u64>)> {
     frames
         .iter()
         .map(|bytes| {
-            let frame = frame::decode(&mut bytes::BytesMut::from(&bytes[..]))
+            let frame = frame::decode(&mut BytesMut::from(&bytes[..]))
                 .expect("framed")
                 .expect("whole");
             match Message::decode(&frame).expect("valid") {
@@ -259,6 +258,102 @@ fn each_of_several_workers_takes_one_copy_of_a_frame_for_all_its_sessions() {
     assert_eq!(places[0].len(), 4, "one copy of each frame");
     assert_eq!(places[1].len(), 4, "one copy of each frame");
     assert!(places[0].is_disjoint(&places[1]), "each worker has its own");
+}
+
+/// A change of entry `target`, as the feed brings it.
+fn change(seq: u64, target: u64, kind: EntryKind, hole: Hole, body: &'static str) -> Entry {
+    Entry {
+        kind,
+        target: Seq(target),
+        hole,
+        body: Bytes::from_static(body.as_bytes()),
+        ..entry(seq)
+    }
+}
+
+/// (seq, body, hole) of each entry.
+fn bodies(frames: &[Bytes]) -> Vec<(u64, String, u8)> {
+    let read = |bytes: &Bytes| {
+        let frame = frame::decode(&mut BytesMut::from(&bytes[..]))
+            .expect("framed")
+            .expect("whole");
+        match Message::decode(&frame).expect("valid") {
+            Some(Message::Deliver(deliver)) => deliver.entries,
+            other => panic!("not a delivery: {other:?}"),
+        }
+    };
+    let entries = frames.iter().flat_map(read);
+    let shown = |entry: message::Entry| {
+        let body = String::from_utf8_lossy(&entry.body).into_owned();
+        (entry.seq.0, body, entry.hole)
+    };
+    entries.map(shown).collect()
+}
+
+#[test]
+fn nothing_of_a_recalled_message_is_handed_out_of_the_ring_whoever_comes() {
+    let mut fanout = opened(0, RingLimits::default());
+    fanout.begin(S1, at(0), None, &mut Vec::new()).expect("open");
+    let feed = |fanout: &mut ChannelFanout, prev, entries: &[Entry]| {
+        fanout.on_batch(EPOCH, Seq(prev), entries, &mut Vec::new());
+    };
+    feed(&mut fanout, 0, &[entry(1), entry(2)]);
+    feed(
+        &mut fanout,
+        2,
+        &[change(3, 1, EntryKind::Modify, Hole::None, "a secret")],
+    );
+    // A worker has copies of what it was before.
+    let mut copies = Copies::own();
+    let before = chunk(fanout.take(S1, usize::MAX, &mut copies)).frames;
+    assert_eq!(bodies(&before)[2], (3, "a secret".to_owned(), 0));
+    feed(
+        &mut fanout,
+        3,
+        &[change(4, 1, EntryKind::Recall, Hole::Recalled, "")],
+    );
+    let bytes = fanout.ring_bytes();
+    for seat in [seat(3), seat(5)] {
+        fanout.begin(seat, at(0), None, &mut Vec::new()).expect("open");
+        let frames = chunk(fanout.take(seat, usize::MAX, &mut copies)).frames;
+        assert_eq!(
+            frames.iter().map(Bytes::len).sum::<usize>(),
+            bytes,
+            "bytes are those held"
+        );
+        let recalled = |seq| (seq, String::new(), 1);
+        let expected = [recalled(1), (2, "2".to_owned(), 0), recalled(3), recalled(4)];
+        assert_eq!(bodies(&frames), expected);
+    }
+    assert_eq!(
+        decoded(&chunk(fanout.get(S1, usize::MAX)).frames),
+        vec![(3, vec![4])]
+    );
+}
+
+#[test]
+fn copies_are_bounded_and_made_again_for_whoever_is_further_behind() {
+    let mut fanout = opened(0, RingLimits::default());
+    for session in [1, 3, 5] {
+        fanout
+            .begin(seat(session), at(0), None, &mut Vec::new())
+            .expect("open");
+    }
+    let large = |seq| Entry {
+        body: Bytes::from(vec![seq as u8; 40 * 1024]),
+        ..entry(seq)
+    };
+    fanout.on_batch(EPOCH, Seq(0), &[large(1), large(2), large(3)], &mut Vec::new());
+    let mut copies = Copies::own();
+    let mut taken = |session| chunk(fanout.take(seat(session), usize::MAX, &mut copies)).frames;
+    let (first, second) = (taken(1), taken(3));
+    assert_eq!(first, second);
+    let same = |place: usize| first[place].as_ptr() == second[place].as_ptr();
+    assert_eq!(
+        [same(0), same(1)],
+        [false, false],
+        "two of these are more than is held"
+    );
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! What clients ask for, as calls of the SDK.
 
 use throng_client::{Ack, Client as Sdk, Fenced, RequestError, SendError};
-use throng_protocol::message::{self, Entry};
+use throng_protocol::message;
 
 use super::refused;
-use crate::history::{Anchor, Answer, Ask, BodyHash, Channel, Direction, Page, Seen, User};
+use crate::changes;
+use crate::history::{Anchor, Answer, Ask, Channel, Direction, Page};
 use crate::workload;
 
 /// Asks, and waits for the answer.
@@ -15,6 +16,18 @@ pub(super) async fn answer(sdk: &Sdk, ask: Ask) -> Answer {
                 return unnamed();
             };
             return sent(sdk.send_with_id(&group, &channel, key, body).await);
+        }
+        Ask::Change { channel, key, change } => {
+            let (Some(wire), Some((group, channel))) = (change.wire(key), names(channel)) else {
+                return unnamed();
+            };
+            let changed = sdk.change_with_id(&group, &channel, key, change.target, wire);
+            changed.await.map(|changed| Answer::Acked {
+                epoch: changed.position.epoch,
+                seq: changed.position.seq,
+                ts: changed.ts,
+                repeat: changed.repeat,
+            })
         }
         Ask::Join { group } => match group.id() {
             Ok(group) => sdk.join(&group).await.map(|()| Answer::Done),
@@ -86,11 +99,13 @@ async fn page(
         Anchor::Ts(ts) => message::Anchor::Ts(ts),
     };
     let page = sdk.history(&group, &id, anchor, direction, limit).await?;
+    let (entries, shown) = page.entries.iter().filter_map(changes::seen).unzip();
     Ok(Answer::Page(Page {
         epoch: page.epoch,
         prev: page.prev,
         head: page.head,
-        entries: page.entries.iter().filter_map(entry).collect(),
+        entries,
+        shown,
     }))
 }
 
@@ -100,16 +115,6 @@ fn fenced(fenced: Fenced) -> Answer {
         pending: fenced.pending.iter().filter_map(Channel::named).collect(),
         more: fenced.more,
     }
-}
-
-fn entry(entry: &Entry) -> Option<Seen> {
-    Some(Seen {
-        seq: entry.seq,
-        ts: entry.ts,
-        sender: User::named(&entry.sender)?,
-        key: entry.client_message_id,
-        hash: BodyHash::of(&entry.body),
-    })
 }
 
 fn names(channel: Channel) -> Option<(throng_protocol::ids::GroupId, throng_protocol::ids::ChannelId)> {

@@ -4,7 +4,8 @@ use throng_client::{Client as Sdk, Delivery, Event, From as SdkFrom, Subscriptio
 use throng_protocol::message;
 
 use super::{Driver, edge_number, refused};
-use crate::history::{Answer, BodyHash, Channel, From, Op, Seen, Start, Sub, User, What};
+use crate::changes;
+use crate::history::{Answer, Channel, From, Op, Start, Sub, What};
 
 impl Driver {
     /// Subscribes and takes what comes until the subscription ends or this is aborted.
@@ -60,20 +61,15 @@ impl Driver {
     }
 
     fn delivered(&self, sub: Sub, delivery: &Delivery) {
-        let Some(sender) = User::named(&delivery.sender) else {
+        let Some((entry, shown)) = changes::seen(&delivery.entry()) else {
             return;
         };
         self.record(What::Delivered {
             sub,
             epoch: delivery.epoch,
             prev: delivery.prev,
-            entry: Seen {
-                seq: delivery.seq,
-                ts: delivery.ts,
-                sender,
-                key: delivery.client_message_id,
-                hash: BodyHash::of(&delivery.body),
-            },
+            entry,
+            shown,
             edge: edge_number(&delivery.edge),
             connection: delivery.connection,
         });

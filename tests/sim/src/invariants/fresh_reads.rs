@@ -26,7 +26,10 @@ fn check(run: &Run) -> Result<(), Violation> {
             What::Answered(op, answer) => {
                 let ask = run.ops.get(op).map(|asked| asked.ask);
                 let seen = match (ask, answer) {
-                    (Some(Ask::Send { channel, .. }), Answer::Acked { seq, .. }) => Some((channel, *seq)),
+                    (
+                        Some(Ask::Send { channel, .. } | Ask::Change { channel, .. }),
+                        Answer::Acked { seq, .. },
+                    ) => Some((channel, *seq)),
                     (Some(Ask::Page { channel, .. }), Answer::Page(page)) => Some((channel, page.head)),
                     _ => None,
                 };
@@ -86,6 +89,7 @@ mod tests {
             prev,
             head,
             entries,
+            shown: Vec::new(),
         };
         story.answer(D2, op, Answer::Page(page));
     }

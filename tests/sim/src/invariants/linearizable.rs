@@ -95,6 +95,21 @@ fn timed(asked: &Asked, channel: Channel) -> Option<Timed> {
                 _ => None,
             }),
         },
+        Ask::Change {
+            channel: to,
+            key,
+            change,
+        } if to == channel => Operation::Send {
+            entry: Entry {
+                user: who,
+                key: key.0,
+                body: change.identity().0,
+            },
+            outcome: outcome(asked, |answer| match answer {
+                Answer::Acked { seq, .. } => Some(seq.0),
+                _ => None,
+            }),
+        },
         Ask::Page { channel: of, .. } if of == channel => Operation::Read {
             user: Some(who),
             outcome: outcome(asked, |answer| match answer {

@@ -21,7 +21,9 @@ fn check(run: &Run) -> Result<(), Violation> {
                 let Some((at_us, event)) = seen.get(&stored.seen.seq) else {
                     continue;
                 };
-                let silenced = stored.seen.sender == silence.user && stored.seen.ts < silence.until;
+                // A recall and a deletion say nothing.
+                let speaks = !matches!(stored.shown.kind, 3 | 4);
+                let silenced = speaks && stored.seen.sender == silence.user && stored.seen.ts < silence.until;
                 if silenced && *at_us < silence.next_us {
                     let text = format!("{:?} of {channel} lies within {silence:?}", stored.seen);
                     return Err(Violation::at(*event, text));

@@ -3,8 +3,10 @@
 
 use super::fences::causes;
 use super::{Invariant, Violation};
-use crate::history::{Answer, Ask, FenceKind, Group, User};
+use crate::changes::{Changing, Deed};
+use crate::history::{Answer, Ask, Channel, FenceKind, Group, User};
 use crate::run::{Asked, Run};
+use crate::world;
 use throng_protocol::code::Code;
 
 pub const INVARIANT: Invariant = Invariant {
@@ -34,9 +36,10 @@ fn check(run: &Run) -> Result<(), Violation> {
 fn reason(run: &Run, asked: &Asked, code: u16) -> Result<(), &'static str> {
     let user = asked.client.user();
     let (group, target) = match asked.ask {
-        Ask::Send { channel, .. } | Ask::Subscribe { channel, .. } | Ask::Page { channel, .. } => {
-            (channel.group(), user)
-        }
+        Ask::Send { channel, .. }
+        | Ask::Change { channel, .. }
+        | Ask::Subscribe { channel, .. }
+        | Ask::Page { channel, .. } => (channel.group(), user),
         Ask::Kick { group, user } | Ask::Mute { group, user, .. } => (group, user),
         Ask::Join { group } | Ask::Leave { group } => (group, user),
     };
@@ -44,6 +47,18 @@ fn reason(run: &Run, asked: &Asked, code: u16) -> Result<(), &'static str> {
         let muted = causes(run, group, user, FenceKind::Mute);
         let muted = muted.iter().any(|mute| mute.at_us <= asked.answered_us());
         return if muted { Ok(()) } else { Err("there was no mute") };
+    }
+    if let Ask::Change { channel, change, .. } = asked.ask {
+        match Code::from_number(code) {
+            Some(Code::Forbidden) if may(user, &change) => return Err("they may"),
+            Some(Code::TargetGone) if !was_ended(run, channel, &change, asked) => {
+                return Err("nobody has recalled or deleted it");
+            }
+            Some(Code::Forbidden | Code::TargetGone) => return Ok(()),
+            Some(Code::TargetUnknown) => return Err("the message is there"),
+            Some(Code::ExpansionFull) => return Err("the message has few keys"),
+            _ => {}
+        }
     }
     match Code::from_number(code) {
         Some(Code::NotMember) if certainly_member(run, group, target, asked) => {
@@ -83,9 +98,39 @@ fn certainly_member(run: &Run, group: Group, user: User, asked: &Asked) -> bool 
         .is_some_and(|join| ends.iter().all(|end| end.ends_us() < join.at_us))
 }
 
+/// Whether somebody may do this to the message, whatever has become of it.
+fn may(user: User, change: &Changing) -> bool {
+    user == world::CREATOR
+        || match change.deed {
+            Deed::Modify | Deed::Recall => user == change.owner,
+            Deed::Delete => false,
+            Deed::Set(_) | Deed::Unset(_) => true,
+        }
+}
+
+/// Whether the message may have been recalled or deleted when the question was answered.
+fn was_ended(run: &Run, channel: Channel, change: &Changing, asked: &Asked) -> bool {
+    run.ops.values().any(|other| match other.ask {
+        Ask::Change {
+            channel: of,
+            change: end,
+            ..
+        } => {
+            of == channel
+                && end.target == change.target
+                && end.deed.ends()
+                && other.may_have_happened()
+                && other.at_us <= asked.answered_us()
+        }
+        _ => false,
+    })
+}
+
 fn key_was_used(run: &Run, asked: &Asked) -> bool {
-    let Ask::Send { channel, key, hash } = asked.ask else {
-        return false;
+    let (channel, key, hash) = match asked.ask {
+        Ask::Send { channel, key, hash } => (channel, key, hash),
+        Ask::Change { channel, key, change } => (channel, key, change.identity()),
+        _ => return false,
     };
     let user = asked.client.user();
     run.sends().any(|(of, other, send)| {

@@ -5,6 +5,7 @@
 
 use throng_protocol::ids::{ClientMessageId, Epoch, Position, Seq, ShardId, Ts};
 
+use crate::changes::{Changing, Deed, Message, Shown};
 use crate::history::{
     Anchor, Answer, Ask, BodyHash, Channel, Client, Direction, FenceKind, From, Group, History, Host, Op,
     Page, Phase, Seen, Start, Sub, User, What,
@@ -29,6 +30,29 @@ pub(super) struct Story {
     pub logs: FinalLogs,
     at_us: u64,
     ops: u32,
+}
+
+/// How a message is shown that was never changed; what it says is not judged.
+pub(super) const MESSAGE: Shown = Shown {
+    kind: 1,
+    target: Seq(0),
+    version: Seq(0),
+    hole: 0,
+    content: BodyHash(0),
+};
+
+/// The message at `seq`, sent by `user` under the key `seq`, as bodies of the workload have it.
+pub(super) fn spoken(user: User, seq: u64) -> (Seen, Shown) {
+    let first = crate::workload::body(ClientMessageId(seq), 0);
+    let hash = BodyHash::of(&first);
+    let shown = Message::new(first).shown();
+    (
+        Seen {
+            hash,
+            ..seen(user, seq)
+        },
+        shown,
+    )
 }
 
 /// The entry `seq` as sent by `user` under the key `seq`.
@@ -136,6 +160,61 @@ impl Story {
         self.acked(client, op, seq, false);
     }
 
+    /// A change of the message that `owner` sent as entry `target`, under the key `seq`, acked as entry `seq`.
+    pub fn changed(
+        &mut self,
+        client: Client,
+        seq: u64,
+        (owner, target): (User, u64),
+        deed: Deed,
+    ) -> Changing {
+        let (message, _) = spoken(owner, target);
+        let change = Changing {
+            target: position(target),
+            owner,
+            key: message.key,
+            hash: message.hash,
+            deed,
+        };
+        let (channel, key) = (C0, ClientMessageId(seq));
+        let op = self.ask(client, Ask::Change { channel, key, change });
+        self.acked(client, op, seq, false);
+        change
+    }
+
+    /// Every replica's log of the channel has these entries.
+    pub fn stored(&mut self, entries: &[(Seen, Shown)]) {
+        for replica in &mut self.logs.replicas {
+            let log = &mut replica.channels[usize::from(C0.0)];
+            log.entries.extend(entries.iter().map(|(seen, shown)| Stored {
+                seen: *seen,
+                shown: *shown,
+                index: 10 * seen.seq.0,
+            }));
+        }
+    }
+
+    /// A page that holds these entries.
+    pub fn paged(&mut self, client: Client, entries: &[(Seen, Shown)]) {
+        let (anchor, direction, limit) = (Anchor::Seq(Seq(0)), Direction::After, 0);
+        let ask = Ask::Page {
+            channel: C0,
+            anchor,
+            direction,
+            limit,
+        };
+        let op = self.ask(client, ask);
+        let (entries, shown) = entries.iter().copied().unzip();
+        let page = Page {
+            epoch: EPOCH,
+            prev: Seq(0),
+            head: Seq(99),
+            entries,
+            shown,
+        };
+        self.answer(client, op, Answer::Page(page));
+    }
+
     pub fn refused(&mut self, client: Client, op: Op, code: u16, unknown: bool) {
         self.answer(client, op, Answer::Refused { code, unknown });
     }
@@ -203,6 +282,7 @@ impl Story {
             epoch: EPOCH,
             prev: Seq(prev),
             entry,
+            shown: MESSAGE,
             edge: 1,
             connection: 1,
         };
@@ -228,6 +308,7 @@ impl Story {
             prev: Seq(prev),
             head: Seq(head),
             entries: entries.to_vec(),
+            shown: vec![MESSAGE; entries.len()],
         };
         self.answer(client, op, Answer::Page(page));
     }
@@ -238,6 +319,7 @@ impl Story {
             let log = &mut replica.channels[0];
             log.entries.extend(entries.iter().map(|seen| Stored {
                 seen: *seen,
+                shown: MESSAGE,
                 index: 10 * seen.seq.0,
             }));
             if let Some(last) = log.entries.last() {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use throng_protocol::ids::{ClientMessageId, Epoch, Seq};
 
+use crate::changes::GONE;
 use crate::history::{Answer, Ask, Channel, Event, Host, Op, Seen, User, What};
 
 /// Entries and keys remembered, the newest.
@@ -28,7 +29,7 @@ impl Known {
         match (&event.what, event.host) {
             (What::Asked(op, ask), Host::Client(client)) => {
                 self.asked.insert(*op, (client.user(), *ask));
-                if let Ask::Send { channel, key, .. } = *ask {
+                if let Ask::Send { channel, key, .. } | Ask::Change { channel, key, .. } = *ask {
                     remember(self.keys.entry(client.user()).or_default(), (channel, key));
                 }
             }
@@ -58,8 +59,18 @@ impl Known {
                 };
                 remember(self.entries.entry(channel).or_default(), (*epoch, seen));
             }
+            (Ask::Change { channel, .. }, Answer::Acked { seq, ts, .. }) => {
+                self.acked += 1;
+                let head = self.heads.entry(channel).or_default();
+                *head = (*seq).max(*head);
+                self.now_ms = self.now_ms.max(ts.millis());
+            }
             (Ask::Page { channel, .. }, Answer::Page(page)) => {
-                if let Some(first) = page.entries.first() {
+                let first = page.entries.iter().zip(&page.shown);
+                let first = first
+                    .filter(|(seen, shown)| shown.kind == 1 && seen.hash != GONE)
+                    .map(|(seen, _)| seen);
+                if let Some(first) = first.take(1).next() {
                     remember(self.entries.entry(channel).or_default(), (page.epoch, *first));
                 }
             }

@@ -10,6 +10,7 @@ use throng_protocol::ids::{ClientMessageId, Epoch, Position, Seq, Ts};
 
 use super::known::Known;
 use super::{Numbers, Step, body, may_succeed_later};
+use crate::changes::{Changing, Deed};
 use crate::history::{
     Anchor, Answer, Ask, BodyHash, Channel, Client, Direction, From, Group, Op, Seen, Sub, User, What,
 };
@@ -145,6 +146,7 @@ impl Player {
             0..12 => self.subscribe(known, numbers),
             12..24 => self.page(known, numbers),
             24..32 => self.repeat(known, numbers),
+            96..100 => self.change(known, numbers),
             32..34 => self.unsubscribe().unwrap_or_else(|| self.send(numbers)),
             34..36 => Step::DropConnection,
             36..37 => Step::Freeze {
@@ -198,6 +200,30 @@ impl Player {
         };
         let variant = u8::from(self.rng.random_bool(0.1));
         self.send_as(numbers, channel, key, variant)
+    }
+
+    /// A message that somebody was shown is changed; now and then by one who may not.
+    fn change(&mut self, known: &Known, numbers: &mut Numbers<'_>) -> Step {
+        let channel = self.channel();
+        let Some((epoch, seen)) = known.entries(channel).choose(&mut self.rng).copied() else {
+            return self.send(numbers);
+        };
+        let deed = match self.rng.random_range(0..10) {
+            0..3 => Deed::Modify,
+            3 => Deed::Recall,
+            4 => Deed::Delete,
+            5..8 => Deed::Set(self.rng.random_range(0..4)),
+            _ => Deed::Unset(self.rng.random_range(0..4)),
+        };
+        let change = Changing {
+            target: Position { epoch, seq: seen.seq },
+            owner: seen.sender,
+            key: seen.key,
+            hash: seen.hash,
+            deed,
+        };
+        let key = ClientMessageId(self.rng.random());
+        self.ask(numbers, Ask::Change { channel, key, change })
     }
 
     fn moderate(&mut self, known: &Known, numbers: &mut Numbers<'_>) -> Step {
@@ -363,12 +389,20 @@ impl Player {
             }
             (Ask::Leave { group }, Answer::Done) => self.stay_out(at_us, group),
             (
-                Ask::Send { channel, .. } | Ask::Subscribe { channel, .. } | Ask::Page { channel, .. },
+                Ask::Send { channel, .. }
+                | Ask::Change { channel, .. }
+                | Ask::Subscribe { channel, .. }
+                | Ask::Page { channel, .. },
                 Answer::Refused { code, unknown: false },
             ) if *code == Code::NotMember.number() => self.stay_out(at_us, channel.group()),
-            (Ask::Send { .. } | Ask::Kick { .. } | Ask::Mute { .. } | Ask::Leave { .. }, answer)
-                if may_succeed_later(answer) =>
-            {
+            (
+                Ask::Send { .. }
+                | Ask::Change { .. }
+                | Ask::Kick { .. }
+                | Ask::Mute { .. }
+                | Ask::Leave { .. },
+                answer,
+            ) if may_succeed_later(answer) => {
                 self.retry(at_us, ask, answer);
             }
             _ => {}

@@ -20,7 +20,7 @@ impl Player {
         if self
             .in_flight
             .values()
-            .any(|ask| !matches!(ask, Ask::Send { .. }))
+            .any(|ask| !matches!(ask, Ask::Send { .. } | Ask::Change { .. }))
         {
             return wait;
         }

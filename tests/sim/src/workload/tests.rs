@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use throng_protocol::ids::{Epoch, Position, Seq, Ts};
 
 use super::*;
+use crate::changes::Shown;
 use crate::history::{Channel, History, Seen, Start};
 
 /// Runs a workload against a log that answers everything at once.
@@ -31,6 +32,10 @@ impl Perfect {
 
     fn answer(&mut self, at_us: u64, client: Client, ask: Ask) -> Answer {
         match ask {
+            Ask::Change { channel, key, change } => {
+                let hash = change.identity();
+                self.answer(at_us, client, Ask::Send { channel, key, hash })
+            }
             Ask::Send { channel, key, hash } => {
                 let sender = client.user();
                 let log = self.logs.entry(channel).or_default();
@@ -130,6 +135,10 @@ impl Perfect {
                     epoch,
                     prev,
                     entry,
+                    shown: Shown {
+                        kind: 1,
+                        ..Shown::default()
+                    },
                     edge: 1,
                     connection: 1,
                 };

@@ -51,7 +51,7 @@ pub(super) fn end(take: Take) -> Ended {
     let Take::Ended(bytes) = take else {
         panic!("not an end: {take:?}")
     };
-    let frame = frame::decode(&mut bytes::BytesMut::from(&bytes[..]))
+    let frame = frame::decode(&mut BytesMut::from(&bytes[..]))
         .expect("framed")
         .expect("whole");
     match Message::decode(&frame).expect("valid") {
