@@ -69,7 +69,11 @@ fn shard_for(core: &Core, request: &Request) -> Result<ShardId, Refusal> {
         | Request::JoinAll { app, group, .. }
         | Request::Leave { app, group, .. }
         | Request::Kick { app, group, .. }
-        | Request::Mute { app, group, .. } => core.shard_of(PlacementKey::Group(app, group)),
+        | Request::Mute { app, group, .. }
+        | Request::PutRole { app, group, .. }
+        | Request::RemoveRole { app, group, .. }
+        | Request::AssignRoles { app, group, .. }
+        | Request::Roles { app, group } => core.shard_of(PlacementKey::Group(app, group)),
         Request::User { app, user } | Request::KnownUser { app, user } => {
             core.shard_of(PlacementKey::Directory(app, user))
         }

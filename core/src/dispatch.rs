@@ -17,7 +17,7 @@ use throng_protocol::code::Code;
 
 use throng_protocol::limits::PAGE_BYTES_TARGET;
 use throng_state::command::MetaCommand;
-use throng_state::query::{ChangesWanted, PageWanted};
+use throng_state::query::PageWanted;
 
 use crate::core::Core;
 
@@ -56,6 +56,10 @@ fn permitted(peer: PeerId, request: &Request) -> bool {
         | Request::Members { .. }
         | Request::Channels { .. }
         | Request::JoinAll { .. }
+        | Request::PutRole { .. }
+        | Request::RemoveRole { .. }
+        | Request::AssignRoles { .. }
+        | Request::Roles { .. }
         | Request::ApiKeys { .. } => !matches!(peer, PeerId::Edge(_)),
     }
 }
@@ -96,25 +100,9 @@ async fn carry_out(core: &Core, request: Request) -> Answer {
             };
             message::page(core, shard, channel, wanted, grant).await
         }
-        Request::Change { shard, change } => changes::change(core, shard, change).await,
-        Request::Changes {
-            shard,
-            channel,
-            from,
-            to,
-            since,
-            grant,
-        } => {
-            let wanted = ChangesWanted { from, to, since };
-            changes::changes(core, shard, channel, &wanted, Some(&grant)).await
+        request @ (Request::Change { .. } | Request::Changes { .. } | Request::Expansion { .. }) => {
+            changes::carry_out(core, request).await
         }
-        Request::Expansion {
-            shard,
-            channel,
-            target,
-            after,
-            grant,
-        } => changes::expansion(core, shard, channel, (target, &after), grant.as_ref()).await,
         request @ (Request::CreateGroup { .. }
         | Request::CreateChannel { .. }
         | Request::Join { .. }
@@ -124,8 +112,13 @@ async fn carry_out(core: &Core, request: Request) -> Answer {
         | Request::Channel { .. }
         | Request::Group { .. }
         | Request::Members { .. }
+        | Request::Roles { .. }
         | Request::Channels { .. }) => management::carry_out(core, request).await,
-        request @ (Request::Kick { .. } | Request::Mute { .. }) => fences::take(core, request).await,
+        request @ (Request::Kick { .. }
+        | Request::Mute { .. }
+        | Request::PutRole { .. }
+        | Request::RemoveRole { .. }
+        | Request::AssignRoles { .. }) => fences::take(core, request).await,
         Request::AddApiKey { app, key } => meta::change(core, MetaCommand::AddApiKey { app, key }).await,
         Request::RemoveApiKey { app, kid } => {
             meta::change(core, MetaCommand::RemoveApiKey { app, kid }).await

@@ -121,7 +121,7 @@ mod tests {
             issued_ms: NOW,
             muted_until: 0,
             fenced: 2,
-            permissions: Permissions::NONE,
+            permissions: Permissions::EVERYONE,
         }
     }
 

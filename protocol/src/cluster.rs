@@ -18,8 +18,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
-    AppId, ChannelId, ChannelNumber, ClientMessageId, EdgeId, Epoch, GroupId, NodeId, Position, Seq, ShardId,
-    Ts, UserId, UserNumber,
+    AppId, ChannelId, ChannelNumber, ClientMessageId, EdgeId, Epoch, GroupId, NodeId, Position, RoleId, Seq,
+    ShardId, Ts, UserId, UserNumber,
 };
 
 pub use change::{By, Change, ChangeError, Hole, Permissions, check_expansion_key};
@@ -244,6 +244,12 @@ pub enum Direction {
 /// Most members in one request or page: with names of 64 bytes some 40 KiB, a small part of a frame.
 pub const MEMBERS_PAGE_MAX: u32 = 500;
 
+/// Most roles of a group, that of everyone not among them: Discord's limit.
+pub const ROLES_MAX: usize = 250;
+
+/// Most roles of a member: a grant is made from all of them.
+pub const MEMBER_ROLES_MAX: usize = 32;
+
 /// Most channels in one page: as many as members.
 pub const CHANNELS_PAGE_MAX: u32 = 500;
 
@@ -288,6 +294,17 @@ pub struct MemberInfo {
     pub since: u64,
     /// Until when the user may not send, Unix milliseconds; 0 for a user who is not muted.
     pub muted_until: u64,
+    /// The member's roles, in the order of their names.
+    pub roles: Vec<RoleId>,
+}
+
+/// A role of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleInfo {
+    /// Its name.
+    pub role: RoleId,
+    /// What it lets do.
+    pub permissions: Permissions,
 }
 
 /// A key that verifies an app's tokens. Its `Debug` hides the secret.

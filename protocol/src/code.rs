@@ -98,6 +98,8 @@ codes! {
     NotSubscribed = 306, "not_subscribed", Fatal, false;
     /// The user may not send in the group until a moment, which the message names.
     Muted = 307, "muted", Fatal, false;
+    /// The group has no such role.
+    RoleUnknown = 308, "role_unknown", Fatal, false;
     /// The body is over 128 KiB.
     MessageTooLarge = 400, "message_too_large", Fatal, false;
     /// The same key was used for another message.

@@ -1,6 +1,6 @@
 //! Identifiers, one type per idea.
 //!
-//! Names that apps choose ([`AppId`], [`UserId`], [`GroupId`], [`ChannelId`], [`DeviceId`]) are
+//! Names that apps choose ([`AppId`], [`UserId`], [`GroupId`], [`ChannelId`], [`RoleId`], [`DeviceId`]) are
 //! case-sensitive UTF-8 of 1 to [`NAME_BYTES_MAX`] bytes and are always scoped by their app.
 //! Numbers are issued by the cluster. No function takes two bare integers that could be swapped.
 
@@ -91,6 +91,10 @@ name!(
 name!(
     /// A channel inside a group.
     ChannelId
+);
+name!(
+    /// A role inside a group.
+    RoleId
 );
 name!(
     /// One installation of a client; a user has one or more.

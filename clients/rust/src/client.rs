@@ -396,14 +396,14 @@ impl Client {
         }
     }
 
-    /// Ends a user's membership; for the creator of the group. Answers when every channel has it, or
+    /// Ends a user's membership; for members with the permission `kick`. Answers when every channel has it, or
     /// names those that have not after two seconds. Succeeds again until the user comes back.
     pub async fn kick(&self, group: &GroupId, user: &UserId) -> Result<Fenced, RequestError> {
         fenced(self.request(Request::Kick(group.clone(), user.clone())).await?)
     }
 
-    /// Takes a user's right to send away for a while, counted from now by the cluster's clock; for the
-    /// creator of the group. The user reads on.
+    /// Takes a user's right to send away for a while, counted from now by the cluster's clock; for
+    /// members with the permission `mute`. The user reads on.
     pub async fn mute(&self, group: &GroupId, user: &UserId, span: Duration) -> Result<Fenced, RequestError> {
         fenced(
             self.request(Request::MuteFor(group.clone(), user.clone(), span))

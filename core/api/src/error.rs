@@ -101,9 +101,11 @@ impl From<Refusal> for ApiError {
 fn status(code: Code) -> StatusCode {
     match code {
         Code::TokenInvalid | Code::TokenExpired | Code::AppUnknown => StatusCode::UNAUTHORIZED,
-        Code::GroupUnknown | Code::ChannelUnknown | Code::NotMember | Code::TargetUnknown => {
-            StatusCode::NOT_FOUND
-        }
+        Code::GroupUnknown
+        | Code::ChannelUnknown
+        | Code::NotMember
+        | Code::TargetUnknown
+        | Code::RoleUnknown => StatusCode::NOT_FOUND,
         Code::Forbidden | Code::Muted => StatusCode::FORBIDDEN,
         Code::AlreadyExists | Code::IdempotencyConflict | Code::ExpansionFull => StatusCode::CONFLICT,
         Code::RetryTooOld | Code::TargetGone => StatusCode::GONE,

@@ -25,6 +25,7 @@ mod members;
 mod messages;
 mod openapi;
 mod patient;
+mod roles;
 mod serve;
 pub mod token;
 mod users;
@@ -90,6 +91,9 @@ pub fn router(cluster: Arc<dyn Cluster>) -> Router {
         .routes(routes!(members::list_members, members::add_members))
         .routes(routes!(members::remove_member))
         .routes(routes!(members::mute_member, members::unmute_member))
+        .routes(routes!(roles::list_roles))
+        .routes(routes!(roles::put_role, roles::remove_role))
+        .routes(routes!(roles::assign_roles))
         .routes(routes!(messages::list_messages, messages::send_message))
         .routes(routes!(changes::modify_message, changes::delete_message))
         .routes(routes!(changes::recall_message))

@@ -5,7 +5,7 @@ use axum::extract::State;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use throng_protocol::cluster::{MEMBERS_PAGE_MAX, MemberInfo, Reply, Request};
-use throng_protocol::ids::{GroupId, UserId, UserNumber};
+use throng_protocol::ids::{GroupId, RoleId, UserId, UserNumber};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::answers::{Fenced, fenced, known_number, number};
@@ -40,6 +40,8 @@ pub struct Member {
     since: u64,
     /// Until when the user may not send, Unix milliseconds; none for one who is not muted.
     muted_until_ms: Option<u64>,
+    /// The member's roles, in the order of their names.
+    roles: Vec<String>,
 }
 
 impl Member {
@@ -48,6 +50,7 @@ impl Member {
             user: info.user.to_string(),
             since: info.since,
             muted_until_ms: (info.muted_until > now_ms).then_some(info.muted_until),
+            roles: info.roles.iter().map(RoleId::to_string).collect(),
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::error::{ErrorBody, ErrorDetail};
         (name = "groups", description = "Groups"),
         (name = "channels", description = "Channels of groups"),
         (name = "members", description = "Members of groups: let in, removed, muted"),
+        (name = "roles", description = "Roles of a group: what members may do"),
         (name = "messages", description = "Messages of channels"),
     ),
 )]

@@ -505,6 +505,77 @@ async fn what_cannot_be_is_refused_with_its_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn members_do_what_their_roles_let_them() {
+    let world = World::start().await;
+    world.town().await;
+    let (status, sent) = world.send("ann", "from ann", "1").await;
+    assert_eq!(status, StatusCode::OK);
+    let place = sent["place"].as_str().unwrap();
+    let recall = format!("/v1/groups/town/channels/hall/messages/{place}/recall");
+    assert_eq!(
+        world.refused("POST", &recall, json!({"by": "bob"})).await,
+        (403, 303)
+    );
+    let janitor = "/v1/groups/town/roles/janitor";
+    let made = world
+        .done("PUT", janitor, json!({"permissions": ["recall_others"]}))
+        .await;
+    assert_eq!(made["done"], true);
+    let bobs = "/v1/groups/town/members/bob/roles";
+    world.done("PUT", bobs, json!({"roles": ["janitor"]})).await;
+    world.done("POST", &recall, json!({"by": "bob"})).await;
+
+    let page = world.done("GET", "/v1/groups/town/members", Value::Null).await;
+    let of = |name: &str| {
+        let mut members = page["members"].as_array().unwrap().iter();
+        members.find(|member| member["user"] == name).unwrap()["roles"].clone()
+    };
+    assert_eq!((of("bob"), of("eve")), (json!(["janitor"]), json!([])));
+    let roles = world.done("GET", "/v1/groups/town/roles", Value::Null).await;
+    let everyone = json!({"role": "everyone", "permissions": ["send", "expand", "create_channels"]});
+    assert_eq!(
+        roles["roles"],
+        json!([everyone, {"role": "janitor", "permissions": ["recall_others"]}])
+    );
+
+    let everyone = "/v1/groups/town/roles/everyone";
+    let silent = world.done("PUT", everyone, json!({"permissions": []})).await;
+    assert_eq!((&silent["done"], &silent["pending"]), (&json!(true), &json!([])));
+    let (status, refused) = world.send("eve", "psst", "2").await;
+    assert_eq!(
+        (status, &refused["error"]["name"]),
+        (StatusCode::FORBIDDEN, &json!("forbidden"))
+    );
+    assert_eq!(world.send("ann", "the creator may", "3").await.0, StatusCode::OK);
+    world.done("DELETE", everyone, Value::Null).await;
+    assert_eq!(world.send("eve", "hello", "4").await.0, StatusCode::OK);
+
+    let roles = |names: &[&str]| json!({"roles": names});
+    assert_eq!(world.refused("PUT", bobs, roles(&["nobody"])).await, (404, 308));
+    assert_eq!(world.refused("PUT", bobs, roles(&[""])).await, (400, 105));
+    let many: Vec<String> = (0..33).map(|n| format!("role-{n}")).collect();
+    assert_eq!(
+        world.refused("PUT", bobs, json!({"roles": many})).await,
+        (400, 105)
+    );
+    assert_eq!(
+        world
+            .refused("PUT", "/v1/groups/town/members/nobody/roles", roles(&[]))
+            .await,
+        (404, 302)
+    );
+    let unknown = json!({"permissions": ["fly"]});
+    assert_eq!(world.refused("PUT", janitor, unknown).await, (400, 105));
+    assert_eq!(
+        world
+            .refused("GET", "/v1/groups/nowhere/roles", Value::Null)
+            .await,
+        (404, 300)
+    );
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_document_says_what_is_served() {
     let world = World::start().await;
     let request = HttpRequest::get("/openapi.json").body(Body::empty()).unwrap();
@@ -533,7 +604,7 @@ async fn the_document_says_what_is_served() {
             );
         }
     }
-    assert_eq!(operations, 12);
+    assert_eq!(operations, 21);
     assert!(document["components"]["securitySchemes"]["key"].is_object());
     world.node.stop().await;
 }

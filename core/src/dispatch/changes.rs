@@ -1,6 +1,8 @@
 //! Requests to message shards about changes to messages.
 
-use throng_protocol::cluster::{Answer, AppendChange, By, Grant, GrantClaims, Permissions, Refusal, Reply};
+use throng_protocol::cluster::{
+    Answer, AppendChange, By, Grant, GrantClaims, Permissions, Refusal, Reply, Request,
+};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{AppId, ChannelNumber, GroupId, Position, ShardId, UserId, UserNumber};
 use throng_protocol::placement::Plane;
@@ -12,9 +14,38 @@ use super::message::{claims, unentitled};
 use super::{refused, unexpected};
 use crate::core::Core;
 
+/// Carries out a request about changes.
+pub(super) async fn carry_out(core: &Core, request: Request) -> Answer {
+    match request {
+        Request::Change {
+            shard,
+            change: append,
+        } => change(core, shard, append).await,
+        Request::Changes {
+            shard,
+            channel,
+            from,
+            to,
+            since,
+            grant,
+        } => {
+            let wanted = ChangesWanted { from, to, since };
+            changes(core, shard, channel, &wanted, Some(&grant)).await
+        }
+        Request::Expansion {
+            shard,
+            channel,
+            target,
+            after,
+            grant,
+        } => expansion(core, shard, channel, (target, &after), grant.as_ref()).await,
+        _ => Err(refused(Code::Internal, "not a request about changes")),
+    }
+}
+
 /// Appends a change and makes it. Its limits, and the seal and the age of the grant, are judged here;
 /// everything else when the command is applied.
-pub(super) async fn change(core: &Core, shard: ShardId, append: AppendChange) -> Answer {
+async fn change(core: &Core, shard: ShardId, append: AppendChange) -> Answer {
     let replica = core.replica_of(shard, Plane::Message)?;
     replica.must_lead()?;
     append
@@ -77,7 +108,7 @@ fn of_app(app: AppId, group: GroupId, issued_ms: u64) -> Result<GrantClaims, Ref
 }
 
 /// The changed messages of a range, confirmed by a quorum.
-pub(super) async fn changes(
+async fn changes(
     core: &Core,
     shard: ShardId,
     channel: ChannelNumber,
@@ -92,7 +123,7 @@ pub(super) async fn changes(
 }
 
 /// Keys of a message's expansion, confirmed by a quorum.
-pub(super) async fn expansion(
+async fn expansion(
     core: &Core,
     shard: ShardId,
     channel: ChannelNumber,

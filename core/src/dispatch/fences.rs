@@ -1,4 +1,4 @@
-//! Requests that take rights away: kicks and mutes.
+//! Requests that change rights: kicks, mutes, roles.
 //!
 //! The change holds for new grants from its commit, and on a message shard from when that shard has
 //! taken the fence. The answer waits for all of them, but not for long: a shard without a quorum can
@@ -8,7 +8,7 @@ use throng_planted::planted;
 use throng_protocol::cluster::{Answer, PENDING_CHANNELS_MAX, Refusal, Reply, Request};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{AppId, GroupId, ShardId};
-use throng_state::command::{Command, ManagementCommand};
+use throng_state::command::{Command, ManagementCommand, RoleChange};
 use throng_state::{Outgoing, Reply as StateReply, query};
 
 use super::{refused, unexpected};
@@ -16,7 +16,7 @@ use crate::core::Core;
 use crate::limits::FENCE_TIMEOUT;
 use crate::replica::Replica;
 
-/// Carries a kick or a mute out.
+/// Carries a kick, a mute or a change of roles out.
 pub(super) async fn take(core: &Core, request: Request) -> Answer {
     let proposed_ms = core.now_ms();
     let (app, group, command) = match request {
@@ -58,7 +58,7 @@ pub(super) async fn take(core: &Core, request: Request) -> Answer {
             };
             (app, group, command)
         }
-        _ => return Err(refused(Code::Internal, "not a request that takes a right away")),
+        request => roles(request, proposed_ms)?,
     };
     let replica = core.group_replica(&app, &group)?;
     let (version, waits) = match replica.propose(Command::Management(command)).await? {
@@ -76,6 +76,41 @@ pub(super) async fn take(core: &Core, request: Request) -> Answer {
     };
     let late = taken_by_all(&replica, waits).await?;
     answer(core, &replica, (&app, &group), version, &late)
+}
+
+/// The command of a change of roles.
+fn roles(request: Request, proposed_ms: u64) -> Result<(AppId, GroupId, ManagementCommand), Refusal> {
+    let (app, group, change) = match request {
+        Request::PutRole {
+            app,
+            group,
+            role,
+            permissions,
+        } => (app, group, RoleChange::Put { role, permissions }),
+        Request::RemoveRole { app, group, role } => (app, group, RoleChange::Remove { role }),
+        Request::AssignRoles {
+            app,
+            group,
+            user,
+            number,
+            roles,
+        } => {
+            let change = RoleChange::Assign {
+                user,
+                number,
+                roles,
+                proposed_ms,
+            };
+            (app, group, change)
+        }
+        _ => return Err(refused(Code::Internal, "not a request that changes rights")),
+    };
+    let command = ManagementCommand::Roles {
+        app: app.clone(),
+        group: group.clone(),
+        change,
+    };
+    Ok((app, group, command))
 }
 
 /// Waits until the targets of outbox records have them; returns those that have not in time.

@@ -59,6 +59,7 @@ pub(super) async fn carry_out(core: &Core, request: Request) -> Answer {
             limit,
         } => channels(core, &app, &group, after.as_ref(), limit).await,
         Request::JoinAll { app, group, members } => join_all(core, app, group, members).await,
+        Request::Roles { app, group } => roles(core, &app, &group).await,
         _ => Err(refused(Code::Internal, "not a request to a management shard")),
     }
 }
@@ -143,6 +144,19 @@ async fn channels(
         })
     })?;
     found.map(Reply::Channels).ok_or_else(|| group_unknown(group))
+}
+
+/// The roles of a group.
+async fn roles(core: &Core, app: &AppId, group: &GroupId) -> Answer {
+    let replica = core.group_replica(app, group)?;
+    replica.linearize().await?;
+    let found = replica.read(|view| {
+        Ok(match query::group_info(view, app, group)? {
+            Some(_) => Some(query::roles(view, app, group)?),
+            None => None,
+        })
+    })?;
+    found.map(Reply::Roles).ok_or_else(|| group_unknown(group))
 }
 
 fn group_unknown(group: &GroupId) -> Refusal {

@@ -9,9 +9,9 @@ use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use throng_protocol::cluster::{ApiKey, AppKey, Change, GrantClaims};
+use throng_protocol::cluster::{ApiKey, AppKey, Change, GrantClaims, Permissions};
 use throng_protocol::ids::{
-    AppId, ChannelId, ChannelNumber, ClientMessageId, GroupId, Position, ShardId, UserId, UserNumber,
+    AppId, ChannelId, ChannelNumber, ClientMessageId, GroupId, Position, RoleId, ShardId, UserId, UserNumber,
 };
 use throng_protocol::placement::ClusterMap;
 
@@ -252,6 +252,45 @@ pub enum ManagementCommand {
         group: GroupId,
         /// The users with their numbers.
         members: Vec<(UserId, UserNumber)>,
+    },
+    /// Changes the roles of a group. Answer: [`Fenced`].
+    ///
+    /// [`Fenced`]: crate::reply::Reply::Fenced
+    Roles {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// What changes.
+        change: RoleChange,
+    },
+}
+
+/// A change of the roles of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RoleChange {
+    /// Makes a role, or gives it other permissions.
+    Put {
+        /// The role.
+        role: RoleId,
+        /// What it lets do.
+        permissions: Permissions,
+    },
+    /// Removes a role.
+    Remove {
+        /// The role.
+        role: RoleId,
+    },
+    /// Gives a member these roles and no others.
+    Assign {
+        /// The member.
+        user: UserId,
+        /// The member's number.
+        number: UserNumber,
+        /// The roles.
+        roles: Vec<RoleId>,
+        /// The leader's clock when it proposed this, Unix milliseconds.
+        proposed_ms: u64,
     },
 }
 

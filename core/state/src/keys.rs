@@ -20,6 +20,8 @@
 //! | 0x25 | management |                              | `ChannelCounterRecord`  | the last channel number issued |
 //! | 0x26 | management | app, group, user number u64  | `LedgerRecord`          | what fences have taken from users |
 //! | 0x27 | management | app, group, shard u32        | `GroupShardRecord`      | message shards with channels of a group |
+//! | 0x28 | management | app, group, role             | `RoleRecord`            | roles |
+//! | 0x29 | management | app, group, user number u64  | `MemberRolesRecord`     | roles of members |
 //! | 0x40 | message    | channel u64                  | `LogRecord`             | channels whose log is here |
 //! | 0x41 | message    | channel u64                  | `TailRecord`            | the end of a channel's log |
 //! | 0x42 | message    | channel u64, seq u64         | `EntryRecord`           | the log |
@@ -35,7 +37,7 @@
 
 use bytes::Bytes;
 use throng_protocol::ids::{
-    AppId, ChannelId, ChannelNumber, ClientMessageId, GroupId, Seq, ShardId, UserId, UserNumber,
+    AppId, ChannelId, ChannelNumber, ClientMessageId, GroupId, RoleId, Seq, ShardId, UserId, UserNumber,
 };
 
 const MAP: u8 = 0x01;
@@ -52,6 +54,8 @@ const CHANNEL: u8 = 0x24;
 const CHANNEL_COUNTER: u8 = 0x25;
 const LEDGER: u8 = 0x26;
 const GROUP_SHARD: u8 = 0x27;
+const ROLE: u8 = 0x28;
+const MEMBER_ROLES: u8 = 0x29;
 const LOG: u8 = 0x40;
 const TAIL: u8 = 0x41;
 const ENTRY: u8 = 0x42;
@@ -198,6 +202,36 @@ pub fn group_shards(app: &AppId, group: &GroupId) -> (Bytes, Bytes) {
     let end = Key::of_group(GROUP_SHARD, app, group).u32(u32::MAX).0;
     let behind = [&end[..], &[0]].concat();
     (group_shard(app, group, ShardId(0)), Bytes::from(behind))
+}
+
+/// A role of a group.
+pub fn role(app: &AppId, group: &GroupId, role: &RoleId) -> Bytes {
+    role_named(app, group, role.as_str())
+}
+
+/// A role of a group, by a name that is valid.
+pub(crate) fn role_named(app: &AppId, group: &GroupId, role: &str) -> Bytes {
+    Key::of_group(ROLE, app, group).name(role).done()
+}
+
+/// All roles of a group, as a range.
+pub fn roles(app: &AppId, group: &GroupId) -> (Bytes, Bytes) {
+    // No name begins with a byte of this value: it is not UTF-8.
+    let end = [&Key::of_group(ROLE, app, group).0[..], &[0xff]].concat();
+    (Key::of_group(ROLE, app, group).done(), Bytes::from(end))
+}
+
+/// The name of a key of [`role`]; `None` for any other key.
+pub fn role_name(key: &[u8]) -> Option<&str> {
+    match key {
+        [ROLE, parts @ .., 0] => std::str::from_utf8(parts.rsplit(|byte| *byte == 0).next()?).ok(),
+        _ => None,
+    }
+}
+
+/// The roles of a member.
+pub fn member_roles(app: &AppId, group: &GroupId, number: UserNumber) -> Bytes {
+    Key::of_group(MEMBER_ROLES, app, group).u64(number.0).done()
 }
 
 /// A channel whose log is on this shard.

@@ -8,8 +8,10 @@ mod group;
 mod kick;
 mod member;
 mod mute;
+pub(crate) mod role;
 
 use fence::Target;
+use role::Roles;
 
 use crate::command::ManagementCommand as Command;
 use crate::effect::Effects;
@@ -79,6 +81,7 @@ pub(crate) fn apply(view: &dyn View, command: &Command, effects: &mut Effects) -
             let target = Target::new(app, group, user, *number);
             mute::mute(view, &target, *until_ms, *by, *proposed_ms, effects)
         }
+        Command::Roles { app, group, change } => Roles { view, app, group }.change(change, effects),
         Command::OutboxAcked { target, through } => outbox::acknowledge(view, *target, *through, effects),
     }
 }

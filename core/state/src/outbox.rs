@@ -47,6 +47,16 @@ pub enum Delivery {
         /// When the change was proposed, Unix milliseconds.
         at_ms: u64,
     },
+    /// To each message shard with channels of a group: a role has lost permissions, so grants of a lower version do
+    /// not count for acting.
+    Rights {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The version of the group that the change made.
+        version: u64,
+    },
 }
 
 impl Delivery {

@@ -13,7 +13,7 @@ pub use crate::message::page::PageWanted;
 pub use crate::message::rights::Right;
 pub use feed::{FeedPosition, FeedStep, feed_step, fence_table};
 pub use management::{
-    NumberStock, Standing, channel_by_name, channels, channels_on, group_info, members, number_stock,
+    NumberStock, Standing, channel_by_name, channels, channels_on, group_info, members, number_stock, roles,
     standing, user_number,
 };
 pub use message::{ChannelHead, Expansion, changes, channel, channel_head, expansion, page, right_to_read};

@@ -8,8 +8,8 @@
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use throng_protocol::cluster::{ApiKey, AppKey, ChannelInfo, EntryKind, FenceKind, Hole};
-use throng_protocol::ids::{ClientMessageId, Epoch, Seq, ShardId, Ts, UserId, UserNumber};
+use throng_protocol::cluster::{ApiKey, AppKey, ChannelInfo, EntryKind, FenceKind, Hole, Permissions};
+use throng_protocol::ids::{ClientMessageId, Epoch, RoleId, Seq, ShardId, Ts, UserId, UserNumber};
 use throng_protocol::placement::ClusterMap;
 
 use crate::command::ClusterKey;
@@ -201,6 +201,34 @@ record!(
     }
 );
 record!(
+    /// Management: a role of a group.
+    RoleRecord {
+        /// What it lets do.
+        permissions: Permissions,
+        /// The version of the group that made it: a role that is made anew under its name is another one.
+        since: u64,
+        /// The version of the group that changed it last.
+        version: u64,
+    }
+);
+
+/// A role that a member has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignedRole {
+    /// Its name.
+    pub role: RoleId,
+    /// Which one of that name.
+    pub since: u64,
+}
+
+record!(
+    /// Management: the roles of a member; absent for one who has none. Ends with the membership.
+    MemberRolesRecord {
+        /// The roles, in the order of their names.
+        roles: Vec<AssignedRole>,
+    }
+);
+record!(
     /// Management: a message shard that holds channels of a group, and so must hear of its fences.
     GroupShardRecord {
         /// The version of the group that brought its first channel there.
@@ -330,6 +358,7 @@ impl EntryStamp {
 }
 
 record!(
+    version 2,
     /// Message: the ends of a group's fences. Absent for a group that has none.
     FencesRecord {
         /// Grants of a lower version are void: fences up to here were folded together.
@@ -338,6 +367,8 @@ record!(
         last: u64,
         /// Fences kept; all lie behind the floor.
         count: u64,
+        /// Grants of a lower version do not count for acting: a role has lost permissions since. 0 if none has.
+        rights: u64,
     }
 );
 record!(

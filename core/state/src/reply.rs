@@ -88,7 +88,7 @@ pub enum Reply {
         /// Whether an earlier attempt appended it.
         repeat: bool,
     },
-    /// To `Kick` and `Mute`.
+    /// To `Kick` and `Mute`, and to changes of roles.
     Fenced {
         /// The version of the group's management state that the change made.
         version: u64,

@@ -63,7 +63,7 @@ impl Group {
             issued_ms: 0,
             muted_until: self.muted.get(&number).copied().unwrap_or_default(),
             fenced,
-            permissions: Permissions::NONE,
+            permissions: Permissions::EVERYONE,
         }
     }
 

@@ -158,7 +158,7 @@ pub enum By {
     },
 }
 
-/// What a member may do beside what every member may: a set, as bits.
+/// What a member may do: a set, as bits. Numbers are stored and on this wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Permissions(pub u32);
 
@@ -173,6 +173,36 @@ impl Permissions {
     pub const RECALL_OTHERS: Self = Self(1 << 1);
     /// Delete messages for all.
     pub const DELETE: Self = Self(1 << 2);
+    /// Send and modify own messages.
+    pub const SEND: Self = Self(1 << 3);
+    /// Set and remove keys of expansions.
+    pub const EXPAND: Self = Self(1 << 4);
+    /// Create channels.
+    pub const CREATE_CHANNELS: Self = Self(1 << 5);
+    /// Kick members who may not.
+    pub const KICK: Self = Self(1 << 6);
+    /// Mute members who may not.
+    pub const MUTE: Self = Self(1 << 7);
+    /// What members may do unless a group says otherwise.
+    pub const EVERYONE: Self = Self(Self::SEND.0 | Self::EXPAND.0 | Self::CREATE_CHANNELS.0);
+
+    /// Their names in the Server API.
+    pub const NAMES: [(&'static str, Self); 8] = [
+        ("modify_others", Self::MODIFY_OTHERS),
+        ("recall_others", Self::RECALL_OTHERS),
+        ("delete_messages", Self::DELETE),
+        ("send", Self::SEND),
+        ("expand", Self::EXPAND),
+        ("create_channels", Self::CREATE_CHANNELS),
+        ("kick", Self::KICK),
+        ("mute", Self::MUTE),
+    ];
+
+    /// These and others.
+    #[must_use]
+    pub fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
 
     /// Whether all of these are among them.
     pub fn has(self, wanted: Self) -> bool {

@@ -15,6 +15,8 @@ pub enum FenceKind {
     Left,
     /// The user may not send until a moment; reading goes on.
     Mute,
+    /// The user may do less than before; reading goes on.
+    Rights,
 }
 
 impl FenceKind {
@@ -24,6 +26,7 @@ impl FenceKind {
             Self::Kick => "kick",
             Self::Left => "left",
             Self::Mute => "mute",
+            Self::Rights => "rights",
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ApiKey, AppKey, ChannelInfo, Grant, GroupInfo, MemberInfo, NodeStatus, Page};
+use super::{ApiKey, AppKey, ChannelInfo, Grant, GroupInfo, MemberInfo, NodeStatus, Page, RoleInfo};
 use crate::code::Code;
 use crate::ids::{ChannelId, Epoch, NodeId, Seq, Ts, UserNumber};
 use crate::placement::ClusterMap;
@@ -74,7 +74,7 @@ pub enum Reply {
     },
     /// To `Clock`: Unix milliseconds.
     Clock(u64),
-    /// To `Kick` and `Mute`.
+    /// To `Kick` and `Mute`, and to changes of roles.
     Fenced {
         /// The version of the group's management state that the change made.
         version: u64,
@@ -112,6 +112,8 @@ pub enum Reply {
         /// The last change of the target before it; 0 for none.
         before: Seq,
     },
+    /// To `Roles`.
+    Roles(Vec<RoleInfo>),
     /// To `Expansion`.
     Expansion {
         /// The channel's epoch.

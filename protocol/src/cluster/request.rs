@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Anchor, ApiKey, AppKey, Append, AppendChange, Direction, Grant};
-use crate::ids::{AppId, ChannelId, ChannelNumber, GroupId, Position, Seq, ShardId, UserId, UserNumber};
+use super::{Anchor, ApiKey, AppKey, Append, AppendChange, Direction, Grant, Permissions};
+use crate::ids::{
+    AppId, ChannelId, ChannelNumber, GroupId, Position, RoleId, Seq, ShardId, UserId, UserNumber,
+};
 
 /// A request of one node to another; answered by exactly one [`Answer`](super::Answer).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -275,5 +277,46 @@ pub enum Request {
         after: String,
         /// Whom it is for; `None` for the app itself, not from edges.
         grant: Option<Grant>,
+    },
+    /// Makes a role of a group, or gives it other permissions. Answered with `Fenced`. Idempotent; not from edges.
+    PutRole {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The role; `everyone` is what all members have.
+        role: RoleId,
+        /// What it lets do.
+        permissions: Permissions,
+    },
+    /// Removes a role. Answered with `Fenced`. Idempotent; not from edges.
+    RemoveRole {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The role.
+        role: RoleId,
+    },
+    /// Gives a member roles, and takes others away. Answered with `Fenced`. Idempotent; not from edges.
+    AssignRoles {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The member.
+        user: UserId,
+        /// The member's number.
+        number: UserNumber,
+        /// The roles, at most [`MEMBER_ROLES_MAX`](super::MEMBER_ROLES_MAX).
+        roles: Vec<RoleId>,
+    },
+    /// The roles of a group in the order of their names, `everyone` among them if the group has changed it.
+    /// Linearizable; not from edges.
+    Roles {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
     },
 }

@@ -1,7 +1,5 @@
 //! Changes to messages through a running system: the SDK at two edges, and a back end beside it.
 
-use std::process::Command;
-
 use bytes::Bytes;
 use serde_json::{Value, json};
 use throng_client::{
@@ -10,7 +8,7 @@ use throng_client::{
 };
 use throng_cluster::sdk::connect;
 
-use crate::python::present;
+use crate::back_end::BackEnd;
 use crate::{throng, up};
 
 /// Takes deliveries into a timeline up to a position.
@@ -194,24 +192,11 @@ async fn refusals(bob: &Client, sent: &[Position], (group, channel): (&GroupId, 
 
 /// The app itself changes a message by the Server API, and the follower is told.
 async fn by_the_back_end(folder: &std::path::Path, live: &mut Subscription, target: Position) {
-    if present("curl", Command::new("curl").arg("--version").output()).is_none() {
+    let Some(back_end) = BackEnd::of(folder) else {
         return;
-    }
-    let file = std::fs::read(folder.join("cluster.json")).expect("cluster.json");
-    let file: Value = serde_json::from_slice(&file).expect("JSON");
-    let text = |name: &str| file[name].as_str().expect("a text").to_owned();
-    let api = text("server_api");
+    };
     let call = |method: &str, path: &str, body: Value| {
-        let url = format!("{api}/v1/groups/town/channels/hall/messages/{path}");
-        let output = Command::new("curl")
-            .args(["-sS", "--cacert"])
-            .arg(folder.join(text("ca_cert")))
-            .args(["-H", &format!("Authorization: Bearer {}", text("api_key"))])
-            .args(["-X", method, "-d", &body.to_string(), &url])
-            .output()
-            .expect("curl runs");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        serde_json::from_str::<Value>(&said).unwrap_or_else(|_| panic!("{said} {output:?}"))
+        back_end.call(method, &format!("town/channels/hall/messages/{path}"), &body)
     };
     let id = format!("{}-{}", target.epoch, target.seq);
     let changed = call("PUT", &id, json!({"text": "moderated"}));

@@ -1,5 +1,6 @@
 //! The system as its users run it: whole processes, real disks, real kills.
 
+mod back_end;
 mod by_hand;
 mod changes;
 mod crashes;
@@ -8,6 +9,7 @@ mod errors;
 mod python;
 mod replays;
 mod restarts;
+mod roles;
 mod server_api;
 
 use std::path::Path;

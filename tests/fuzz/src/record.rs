@@ -85,7 +85,7 @@ fn stored(bytes: &[u8]) {
     let Some((&which, bytes)) = bytes.split_first() else {
         return;
     };
-    match which % 26 {
+    match which % 28 {
         0 => again::<state::MapRecord>(bytes),
         1 => again::<state::ClusterKeyRecord>(bytes),
         2 => again::<state::AppRecord>(bytes),
@@ -111,6 +111,8 @@ fn stored(bytes: &[u8]) {
         22 => again::<state::ExpansionRecord>(bytes),
         23 => again::<state::Touched>(bytes),
         24 => again::<state::ChangedRecord>(bytes),
+        25 => again::<state::RoleRecord>(bytes),
+        26 => again::<state::MemberRolesRecord>(bytes),
         _ => again::<state::InboxRecord>(bytes),
     }
 }

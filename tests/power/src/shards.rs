@@ -108,7 +108,7 @@ fn message(index: u64, salt: u64, size: usize) -> MessageCommand {
             issued_ms: NOW,
             muted_until: 0,
             fenced: 0,
-            permissions: Permissions::NONE,
+            permissions: Permissions::EVERYONE,
         },
         client_message_id: ClientMessageId(salt),
         first_attempt_ms: NOW,

@@ -1,11 +1,11 @@
 //! Channels: their names and numbers are decided here, their logs begin on a message shard, which
 //! hears of it through the outbox.
 
-use throng_protocol::cluster::ChannelInfo;
+use throng_protocol::cluster::{ChannelInfo, Permissions};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{AppId, ChannelId, ChannelNumber, Epoch, GroupId, ShardId, UserNumber};
 
-use super::group;
+use super::{group, role};
 use crate::effect::Effects;
 use crate::limits::{CHANNEL_COUNTER_BITS, CHANNELS_PER_GROUP_MAX, OUTBOX_PENDING_MAX};
 use crate::outbox::{self, Delivery};
@@ -57,6 +57,12 @@ pub(super) fn create_channel(
             info: existing.info,
             created: false,
         });
+    }
+    if let Some(number) = by
+        && !role::permissions(view, (app, group), &record, number)?.has(Permissions::CREATE_CHANNELS)
+    {
+        let text = format!("members of {group} may not create channels in it");
+        return Ok(Reply::refused(Code::Forbidden, text));
     }
     if record.channels >= CHANNELS_PER_GROUP_MAX {
         let text = format!("group {group} has {CHANNELS_PER_GROUP_MAX} channels, as many as allowed");

@@ -3,14 +3,15 @@
 //! that some shard could not be told of is not made: rights would differ from shard to shard.
 
 use throng_planted::planted;
-use throng_protocol::cluster::{Fence, FenceKind};
+use throng_protocol::cluster::{Fence, FenceKind, Permissions};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{AppId, GroupId, UserId, UserNumber};
 
+use super::role;
 use crate::effect::Effects;
 use crate::limits::CHANNELS_PER_GROUP_MAX;
 use crate::outbox::{self, Delivery, Slot};
-use crate::record::{GroupRecord, LedgerRecord, corrupt, one_more, read};
+use crate::record::{GroupRecord, LedgerRecord, MemberRecord, corrupt, one_more, read};
 use crate::{ApplyError, Outgoing, Reply, View, keys};
 
 /// A user of a group whose rights change.
@@ -45,17 +46,39 @@ impl<'a> Target<'a> {
         )
     }
 
-    /// Why `by` may not take rights away from this user; an operator may from anyone but the
-    /// group's creator.
-    pub(super) fn protected(&self, group: &GroupRecord, by: Option<UserNumber>) -> Option<Reply> {
-        let text = if by.is_some_and(|by| by != group.creator) {
-            format!("only the creator of {} may do this", self.group)
-        } else if self.number == group.creator {
-            format!("{} created {} and keeps every right in it", self.user, self.group)
-        } else {
-            return None;
+    /// Why `by` may not take rights away from this user: only who has the permission may, and only from who has it
+    /// not. The app itself may from anyone but the group's creator.
+    pub(super) fn protected(
+        &self,
+        view: &dyn View,
+        group: &GroupRecord,
+        by: Option<UserNumber>,
+        permission: Permissions,
+    ) -> Result<Option<Reply>, ApplyError> {
+        let of = (self.app, self.group);
+        let has = |number| {
+            let permissions = role::permissions(view, of, group, number)?;
+            Ok::<_, ApplyError>(permissions.has(permission))
         };
-        Some(Reply::refused(Code::Forbidden, text))
+        let text = if self.number == group.creator {
+            format!("{} created {} and keeps every right in it", self.user, self.group)
+        } else if let Some(by) = by.filter(|by| *by != group.creator) {
+            // Roles are of members alone.
+            let is_member = read::<MemberRecord>(view, &keys::member(self.app, self.group, by))?.is_some();
+            if !is_member || !has(by)? {
+                format!(
+                    "only the creator of {} and who has the permission may do this",
+                    self.group
+                )
+            } else if has(self.number)? {
+                format!("{} may do this in {} as well", self.user, self.group)
+            } else {
+                return Ok(None);
+            }
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(Reply::refused(Code::Forbidden, text)))
     }
 }
 
@@ -116,6 +139,7 @@ impl<'a> Change<'a> {
             app, group, number, ..
         } = *self.target;
         effects.delete(keys::member(app, group, number));
+        effects.delete(keys::member_roles(app, group, number));
         Ok(Some((version, self.fence(version, kind, slots, effects))))
     }
 
@@ -138,6 +162,25 @@ impl<'a> Change<'a> {
         Ok(Some((
             version,
             self.fence(version, FenceKind::Mute, slots, effects),
+        )))
+    }
+
+    /// Changes what the user may do. Does nothing and returns `None` while a shard cannot be told of permissions that
+    /// shrink; of those that only grow no shard need be told.
+    pub(super) fn rights(mut self, shrinks: bool, effects: &mut Effects) -> Result<Option<Made>, ApplyError> {
+        let slots = match shrinks {
+            true => self.reserve()?,
+            false => Some(Vec::new()),
+        };
+        let Some(slots) = slots else { return Ok(None) };
+        let version = self.next_version()?;
+        if !shrinks {
+            effects.put(keys::group(self.target.app, self.target.group), &self.group);
+            return Ok(Some((version, Vec::new())));
+        }
+        Ok(Some((
+            version,
+            self.fence(version, FenceKind::Rights, slots, effects),
         )))
     }
 

@@ -1,6 +1,6 @@
 //! Kicks: memberships that others end.
 
-use throng_protocol::cluster::FenceKind;
+use throng_protocol::cluster::{FenceKind, Permissions};
 use throng_protocol::ids::UserNumber;
 
 use super::fence::{self, Change, Target};
@@ -23,7 +23,7 @@ pub(super) fn kick(
     let Some(record) = read::<GroupRecord>(view, &keys::group(target.app, target.group))? else {
         return Ok(group::unknown(target.group));
     };
-    if let Some(refusal) = target.protected(&record, by) {
+    if let Some(refusal) = target.protected(view, &record, by, Permissions::KICK)? {
         return Ok(refusal);
     }
     let key = keys::member(target.app, target.group, target.number);

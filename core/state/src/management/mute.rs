@@ -1,5 +1,6 @@
 //! Mutes: members who may read and not send until a moment.
 
+use throng_protocol::cluster::Permissions;
 use throng_protocol::ids::UserNumber;
 
 use super::fence::{self, Change, Target};
@@ -21,7 +22,7 @@ pub(super) fn mute(
     let Some(record) = read::<GroupRecord>(view, &keys::group(target.app, target.group))? else {
         return Ok(group::unknown(target.group));
     };
-    if let Some(refusal) = target.protected(&record, by) {
+    if let Some(refusal) = target.protected(view, &record, by, Permissions::MUTE)? {
         return Ok(refusal);
     }
     let key = keys::member(target.app, target.group, target.number);

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use throng_planted::planted;
-use throng_protocol::cluster::GrantClaims;
+use throng_protocol::cluster::{GrantClaims, Permissions};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelNumber, ClientMessageId, Seq, Ts};
 use throng_protocol::limits::IDEMPOTENCY_WINDOW_MS;
@@ -25,6 +25,8 @@ pub(super) struct Writing<'a> {
     pub proposed_ms: u64,
     /// The hash over what a retry must repeat.
     pub fields: [u8; 16],
+    /// What its sender must be let do.
+    pub permission: Permissions,
     /// Whether it says something to others, which a mute forbids.
     pub speaks: bool,
 }
@@ -102,11 +104,7 @@ impl Writing<'_> {
     /// Why the sender may not write this now.
     fn unentitled(&self, view: &dyn View, ts: Ts) -> Result<Option<Reply>, ApplyError> {
         let claims = self.claims;
-        let right = match self.speaks {
-            true => rights::to_send(view, claims)?,
-            false => rights::to_read(view, claims)?,
-        };
-        Ok(match right {
+        Ok(match rights::to_act(view, claims)? {
             Right::Stale => Some(Reply::GrantStale),
             Right::Early => {
                 let text = format!(
@@ -114,6 +112,10 @@ impl Writing<'_> {
                     claims.fenced, claims.group
                 );
                 Some(Reply::refused(Code::Unavailable, text))
+            }
+            Right::Held if !claims.permissions.has(self.permission) => {
+                let text = format!("{} may not do this in {}", claims.user, claims.group);
+                Some(Reply::refused(Code::Forbidden, text))
             }
             Right::Held if self.speaks && ts.millis() < claims.muted_until => {
                 let text = format!(

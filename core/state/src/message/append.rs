@@ -1,6 +1,6 @@
 //! Appending a message to a channel's log.
 
-use throng_protocol::cluster::EntryKind;
+use throng_protocol::cluster::{EntryKind, Permissions};
 use throng_protocol::code::Code;
 use throng_protocol::ids::Seq;
 use throng_protocol::limits::BODY_BYTES_MAX;
@@ -32,6 +32,7 @@ pub(super) fn append(
         first_attempt_ms: message.first_attempt_ms,
         proposed_ms: message.proposed_ms,
         fields: dedupe::hash(kind, &message.body),
+        permission: Permissions::SEND,
         speaks: true,
     };
     let place = match writing.admit(at)? {

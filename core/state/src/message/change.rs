@@ -38,6 +38,12 @@ pub(super) fn change(
         first_attempt_ms: message.first_attempt_ms,
         proposed_ms: message.proposed_ms,
         fields: dedupe::hash_change(message.target, &message.change),
+        // A recall of one's own needs none; what else is needed is judged with the message.
+        permission: match kind {
+            EntryKind::Modify => Permissions::SEND,
+            EntryKind::Expand => Permissions::EXPAND,
+            _ => Permissions::NONE,
+        },
         speaks: matches!(kind, EntryKind::Modify | EntryKind::Expand),
     };
     let place = match writing.admit(at)? {

@@ -43,6 +43,10 @@ pub(super) fn deliver(
             fence::take(at, (app, group), fence, user, *at_ms, effects)?;
             None
         }
+        Delivery::Rights { app, group, version } => {
+            fence::rights(at.view, (app, group), *version, effects)?;
+            None
+        }
     };
     if let Some(refusal) = refusal {
         return Ok(refusal);

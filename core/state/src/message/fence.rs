@@ -22,6 +22,7 @@ pub(crate) fn ends(view: &dyn View, (app, group): Group<'_>) -> Result<FencesRec
         floor: 0,
         last: 0,
         count: 0,
+        rights: 0,
     });
     if ends.floor > ends.last {
         return Err(corrupt(&key, "the floor lies above the last fence".to_owned()));
@@ -42,7 +43,23 @@ pub(super) fn begin(
             floor,
             last: floor,
             count: 0,
+            rights: ends.rights,
         };
+        effects.put(keys::fences(of.0, of.1), &ends);
+    }
+    Ok(())
+}
+
+/// Grants from before a version do not count for acting any more; no subscription ends by it, and no feed tells of it.
+pub(super) fn rights(
+    view: &dyn View,
+    of: Group<'_>,
+    version: u64,
+    effects: &mut Effects,
+) -> Result<(), ApplyError> {
+    let mut ends = ends(view, of)?;
+    if version > ends.rights {
+        ends.rights = version;
         effects.put(keys::fences(of.0, of.1), &ends);
     }
     Ok(())

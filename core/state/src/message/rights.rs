@@ -19,8 +19,11 @@ pub enum Right {
     Early,
 }
 
-/// What a grant is worth for sending: every fence counts.
-pub(crate) fn to_send(view: &dyn View, claims: &GrantClaims) -> Result<Right, ApplyError> {
+/// What a grant is worth for acting: every fence counts, and every loss of permissions.
+pub(crate) fn to_act(view: &dyn View, claims: &GrantClaims) -> Result<Right, ApplyError> {
+    if claims.version < ends(view, (&claims.app, &claims.group))?.rights {
+        return Ok(Right::Stale);
+    }
     judge(view, claims, FencedUserRecord::newest)
 }
 

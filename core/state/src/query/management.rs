@@ -1,13 +1,15 @@
 //! Reading a management shard.
 
 use bytes::Bytes;
-use throng_protocol::cluster::{ChannelInfo, GroupInfo, MemberInfo, Permissions};
-use throng_protocol::ids::{AppId, ChannelId, GroupId, ShardId, UserId, UserNumber};
+use throng_protocol::cluster::{ChannelInfo, GroupInfo, MemberInfo, Permissions, ROLES_MAX, RoleInfo};
+use throng_protocol::ids::{AppId, ChannelId, GroupId, RoleId, ShardId, UserId, UserNumber};
+
+use crate::management::role;
 
 use crate::limits::CHANNELS_PER_GROUP_MAX;
 use crate::record::{
-    ChannelRecord, GroupRecord, LedgerRecord, MemberRecord, NumberStockRecord, Record, UserRecord, corrupt,
-    read,
+    ChannelRecord, GroupRecord, LedgerRecord, MemberRecord, NumberStockRecord, Record, RoleRecord,
+    UserRecord, corrupt, read,
 };
 use crate::{ApplyError, View, keys};
 
@@ -45,9 +47,10 @@ pub fn standing(
     group: &GroupId,
     number: UserNumber,
 ) -> Result<Standing, ApplyError> {
-    let Some(GroupRecord { version, creator, .. }) = read(view, &keys::group(app, group))? else {
+    let Some(record) = read::<GroupRecord>(view, &keys::group(app, group))? else {
         return Ok(Standing::GroupUnknown);
     };
+    let version = record.version;
     let Some(MemberRecord { since, name }) = read(view, &keys::member(app, group, number))? else {
         return Ok(Standing::NotMember { version });
     };
@@ -59,10 +62,7 @@ pub fn standing(
         name,
         fenced,
         muted_until,
-        permissions: match number == creator {
-            true => Permissions::ALL,
-            false => Permissions::NONE,
-        },
+        permissions: role::permissions(view, (app, group), &record, number)?,
     })
 }
 
@@ -99,9 +99,31 @@ pub fn members(
             number,
             since,
             muted_until: ledger.map_or(0, |ledger| ledger.muted_until),
+            roles: role::assigned(view, (app, group), number)?
+                .into_iter()
+                .map(|(role, _)| role)
+                .collect(),
         })
     };
     view.scan(&from, &to, limit)?.into_iter().map(member).collect()
+}
+
+/// The roles of a group, in the order of their names.
+pub fn roles(view: &dyn View, app: &AppId, group: &GroupId) -> Result<Vec<RoleInfo>, ApplyError> {
+    let (from, to) = keys::roles(app, group);
+    let role = |(key, value): (Bytes, Bytes)| {
+        let name = keys::role_name(&key).and_then(|name| RoleId::new(name).ok());
+        let name = name.ok_or_else(|| corrupt(&key, "it names no role".to_owned()))?;
+        let RoleRecord { permissions, .. } = RoleRecord::decode(&key, &value)?;
+        Ok(RoleInfo {
+            role: name,
+            permissions,
+        })
+    };
+    view.scan(&from, &to, ROLES_MAX + 1)?
+        .into_iter()
+        .map(role)
+        .collect()
 }
 
 /// At most `limit` channels of a group with a name above `after`, in the order of their names.

@@ -82,9 +82,19 @@ pub fn fence_waits(
     for (key, _) in view.scan(&from, &to, CHANNELS_PER_GROUP_MAX as usize)? {
         let target =
             keys::group_shard_of(&key).ok_or_else(|| corrupt(&key, "it names no shard".to_owned()))?;
-        let tells = |delivery: &Delivery| {
-            matches!(delivery, Delivery::Fence { app: of, group: within, fence, .. }
-                if of == app && within == group && fence.version == version)
+        let tells = |delivery: &Delivery| match delivery {
+            Delivery::Fence {
+                app: of,
+                group: within,
+                fence,
+                ..
+            } => of == app && within == group && fence.version == version,
+            Delivery::Rights {
+                app: of,
+                group: within,
+                version: since,
+            } => of == app && within == group && *since == version,
+            Delivery::OpenChannel { .. } => false,
         };
         let mut after = 0;
         loop {

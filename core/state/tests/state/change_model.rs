@@ -213,7 +213,11 @@ fn run(shard: &mut MapView, model: &mut Model, step: &Step) -> Result<(), TestCa
             let before = model.message(*target).map_or(0, |(_, message)| message.version);
             model.ids += 1;
             let mut asked = change(*sender, model.ids, *target, what.change());
-            asked.claims.permissions = if *may { Permissions::ALL } else { Permissions::NONE };
+            asked.claims.permissions = if *may {
+                Permissions::ALL
+            } else {
+                Permissions::EVERYONE
+            };
             match (shard.reply(&command(&asked)), expected) {
                 (Reply::Refused { code, .. }, Some(expected)) => prop_assert_eq!(code, expected),
                 (

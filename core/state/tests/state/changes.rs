@@ -43,7 +43,7 @@ pub fn command(change: &ChangeMessage) -> Command {
 
 /// The same with permissions.
 fn may(permissions: Permissions, mut change: ChangeMessage) -> ChangeMessage {
-    change.claims.permissions = permissions;
+    change.claims.permissions = change.claims.permissions.with(permissions);
     change
 }
 
@@ -462,6 +462,31 @@ fn a_mute_forbids_what_says_something_and_a_fence_everything() {
     take(&mut shard, fence(5, BOB, FenceKind::Kick));
     let (reply, effects) = shard.run(&command(&change(BOB, 9, 2, Change::Recall)));
     assert_eq!((reply, effects), (Reply::GrantStale, vec![]));
+}
+
+#[test]
+fn who_may_not_expand_or_send_changes_nothing() {
+    let mut shard = two_messages();
+    let without = |permission: Permissions, mut change: ChangeMessage| {
+        change.claims.permissions = Permissions(Permissions::ALL.0 & !permission.0);
+        change
+    };
+    let key = || expand(&[("k", "v")], &[]);
+    let silent = without(Permissions::SEND, change(ANN, 9, 1, modify("more")));
+    refuse(&mut shard, &silent, Code::Forbidden);
+    refuse(
+        &mut shard,
+        &without(Permissions::EXPAND, change(ANN, 9, 1, key())),
+        Code::Forbidden,
+    );
+    made(&mut shard, &without(Permissions::SEND, change(ANN, 3, 1, key())));
+    made(
+        &mut shard,
+        &without(Permissions::EXPAND, change(ANN, 4, 1, modify("more"))),
+    );
+    let mut nothing = change(ANN, 5, 1, Change::Recall);
+    nothing.claims.permissions = Permissions::NONE;
+    made(&mut shard, &nothing);
 }
 
 #[test]

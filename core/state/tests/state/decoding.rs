@@ -1,7 +1,7 @@
 //! Bytes that are not commands, records or replies: errors, never panics.
 
 use bytes::Bytes;
-use throng_protocol::cluster::{Anchor, Change, Direction, FenceKind};
+use throng_protocol::cluster::{Anchor, Change, Direction, FenceKind, Permissions};
 use throng_protocol::ids::{ChannelNumber, Epoch, Seq, Ts, UserNumber};
 use throng_protocol::placement::Plane;
 use throng_state::codec::DecodeError;
@@ -77,6 +77,12 @@ fn commands() -> Vec<(Plane, Command)> {
         join_all("g", &[2, 3]),
         create_channel_by("g", "e", None),
         kick_since("g", 3, None, Some(7)),
+        put_role("helper", Permissions::MUTE),
+        assign(2, &["helper"]),
+        put_role("everyone", Permissions::NONE),
+        assign(2, &[]),
+        assign(3, &["helper"]),
+        remove_role("helper"),
         leave("g", 2),
     ];
     let message = [
@@ -84,6 +90,8 @@ fn commands() -> Vec<(Plane, Command)> {
         append(&message(1, 1, "hello")),
         delivered(2, fence(5, 2, FenceKind::Kick)),
         delivered(3, fence(6, 2, FenceKind::Mute)),
+        delivered(4, fence(7, 2, FenceKind::Rights)),
+        delivered(5, rights_lost(1)),
         append(&message(2, 1, "hello")),
         append(&message(1, 1, "hello")),
         command(&change(1, 7, 1, modify("better"))),
@@ -130,7 +138,7 @@ fn commands_and_replies_and_deliveries_are_read_as_they_were_written() {
         epoch: Epoch(1),
         floor: 7,
     };
-    for delivery in [delivery, fence(5, 2, FenceKind::Left)] {
+    for delivery in [delivery, fence(5, 2, FenceKind::Left), rights_lost(9)] {
         assert_eq!(Delivery::decode(&delivery.encode()), Ok(delivery));
     }
 }

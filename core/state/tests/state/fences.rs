@@ -94,6 +94,9 @@ fn a_kick_ends_the_membership_and_tells_each_shard_with_channels_once() {
                 Effect::Delete {
                     key: keys::member(&app(), &group("g"), UserNumber(2))
                 },
+                Effect::Delete {
+                    key: keys::member_roles(&app(), &group("g"), UserNumber(2))
+                },
                 put(
                     keys::group(&app(), &group("g")),
                     &GroupRecord {
@@ -332,7 +335,7 @@ fn a_mute_outlives_the_membership_and_ends_without_a_fence() {
         name: user(2),
         fenced,
         muted_until,
-        permissions: Permissions::NONE,
+        permissions: Permissions::EVERYONE,
     };
     assert_eq!(standing(&shard, 2), member(6, 2, 6, NOW + 5));
     unchanged(&mut shard, &mute("g", 2, NOW + 5, None), &fenced(6, false, &[]));

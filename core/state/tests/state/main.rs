@@ -15,4 +15,5 @@ mod outbox;
 mod page;
 mod replay;
 mod rights;
+mod roles;
 mod support;

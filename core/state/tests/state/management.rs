@@ -225,6 +225,9 @@ fn joining_and_leaving_each_change_the_version_once() {
             membership(3, true),
             vec![
                 Effect::Delete { key: member },
+                Effect::Delete {
+                    key: keys::member_roles(&app(), &group("g"), UserNumber(2))
+                },
                 put(
                     group_key,
                     &GroupRecord {
@@ -256,7 +259,7 @@ fn joining_and_leaving_each_change_the_version_once() {
             name: user(2),
             fenced: 3,
             muted_until: 0,
-            permissions: Permissions::NONE,
+            permissions: Permissions::EVERYONE,
         }
     );
 }

@@ -438,7 +438,7 @@ impl World {
                             muted_until,
                             permissions: match number == model.creator {
                                 true => Permissions::ALL,
-                                false => Permissions::NONE,
+                                false => Permissions::EVERYONE,
                             },
                         }
                     }

@@ -77,7 +77,8 @@ fn a_fence_is_one_record_with_the_log_index_whatever_channels_there_are() {
                     &FencesRecord {
                         floor: 0,
                         last: 5,
-                        count: 1
+                        count: 1,
+                        rights: 0,
                     }
                 ),
                 Effect::Fenced {
@@ -211,6 +212,7 @@ fn a_floor_voids_the_grants_below_it_whatever_user_they_are_of() {
         floor: 6,
         last: 6,
         count: 0,
+        rights: 0,
     };
     assert_eq!(ends(&shard), Some(record.clone()));
     assert!(!sends(&shard, 5, 0) && sends(&shard, 6, 6));
@@ -246,7 +248,8 @@ fn the_oldest_fences_fold_into_the_floor_and_leave_no_records() {
         Some(FencesRecord {
             floor: 7,
             last: 12,
-            count: 2
+            count: 2,
+            rights: 0,
         })
     );
     let fence_of = |version| read::<FenceRecord>(&shard, &keys::fence(&app(), &group("g"), version)).unwrap();

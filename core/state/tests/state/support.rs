@@ -7,11 +7,13 @@ use throng_protocol::cluster::{
 };
 use throng_protocol::code::Code;
 use throng_protocol::ids::{
-    AppId, ChannelId, ChannelNumber, ClientMessageId, Epoch, GroupId, NodeId, Seq, ShardId, Ts, UserId,
-    UserNumber,
+    AppId, ChannelId, ChannelNumber, ClientMessageId, Epoch, GroupId, NodeId, RoleId, Seq, ShardId, Ts,
+    UserId, UserNumber,
 };
 use throng_protocol::placement::{ClusterMap, NodeInfo, Plane};
-use throng_state::command::{AppendMessage, ClusterKey, ManagementCommand, MessageCommand, MetaCommand};
+use throng_state::command::{
+    AppendMessage, ClusterKey, ManagementCommand, MessageCommand, MetaCommand, RoleChange,
+};
 use throng_state::outbox::Delivery;
 use throng_state::query::{self, PageWanted};
 use throng_state::record::Record;
@@ -35,6 +37,10 @@ pub fn group(name: &str) -> GroupId {
 
 pub fn channel(name: &str) -> ChannelId {
     ChannelId::new(name).expect("valid")
+}
+
+pub fn role(name: &str) -> RoleId {
+    RoleId::new(name).expect("valid")
 }
 
 pub fn user(number: u64) -> UserId {
@@ -202,6 +208,36 @@ pub fn mute(name: &str, number: u64, until_ms: u64, by: Option<u64>) -> Command 
     })
 }
 
+fn role_change(change: RoleChange) -> Command {
+    Command::Management(ManagementCommand::Roles {
+        app: app(),
+        group: group("g"),
+        change,
+    })
+}
+
+/// A role of group `g` with these permissions.
+pub fn put_role(name: &str, permissions: Permissions) -> Command {
+    role_change(RoleChange::Put {
+        role: role(name),
+        permissions,
+    })
+}
+
+pub fn remove_role(name: &str) -> Command {
+    role_change(RoleChange::Remove { role: role(name) })
+}
+
+/// All roles of a member of group `g`.
+pub fn assign(number: u64, roles: &[&str]) -> Command {
+    role_change(RoleChange::Assign {
+        user: user(number),
+        number: UserNumber(number),
+        roles: roles.iter().map(|name| role(name)).collect(),
+        proposed_ms: NOW,
+    })
+}
+
 pub fn acked(through: u64) -> Command {
     Command::Management(ManagementCommand::OutboxAcked {
         target: MESSAGE,
@@ -252,6 +288,15 @@ pub fn fence(version: u64, number: u64, kind: FenceKind) -> Delivery {
     }
 }
 
+/// What a role of group `g` lost, as the management shard tells of it.
+pub fn rights_lost(version: u64) -> Delivery {
+    Delivery::Rights {
+        app: app(),
+        group: group("g"),
+        version,
+    }
+}
+
 /// Takes the next outbox record of the management shard.
 pub fn take(shard: &mut MapView, delivery: Delivery) {
     let next = query::inbox_position(shard, MANAGEMENT).expect("readable") + 1;
@@ -292,7 +337,7 @@ pub fn message(sender: u64, id: u64, body: &str) -> AppendMessage {
             issued_ms: NOW,
             muted_until: 0,
             fenced: 0,
-            permissions: Permissions::NONE,
+            permissions: Permissions::EVERYONE,
         },
         client_message_id: ClientMessageId(id),
         first_attempt_ms: NOW,

@@ -12,13 +12,13 @@ use throng_protocol::cluster::{
 };
 use throng_protocol::code::Code;
 use throng_protocol::ids::{
-    AppId, ChannelId, ChannelNumber, ClientMessageId, Epoch, GroupId, NodeId, Position, Seq, ShardId, UserId,
-    UserNumber,
+    AppId, ChannelId, ChannelNumber, ClientMessageId, Epoch, GroupId, NodeId, Position, RoleId, Seq, ShardId,
+    UserId, UserNumber,
 };
 use throng_protocol::placement::{ClusterMap, NodeInfo};
 use throng_raft_store::{record, wire};
 use throng_state::Command;
-use throng_state::command::{AppendMessage, ChangeMessage, ManagementCommand, MessageCommand};
+use throng_state::command::{AppendMessage, ChangeMessage, ManagementCommand, MessageCommand, RoleChange};
 use throng_state::outbox::Delivery;
 
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -261,6 +261,11 @@ fn message_commands() -> Vec<Command> {
         user: bob(),
         at_ms: NOW_MS,
     };
+    let rights = Delivery::Rights {
+        app: app(),
+        group: group(),
+        version: 4,
+    };
     let epoch = Epoch(1);
     let commands = [
         deliver(
@@ -281,10 +286,33 @@ fn message_commands() -> Vec<Command> {
         change(15, 2, expand(&["a"], &[])),
         change(16, 1, Change::Delete),
         deliver(2, fence),
+        deliver(3, rights),
         MessageCommand::Append(append(3, 2)),
         MessageCommand::Append(append(3, 6)),
     ];
     commands.into_iter().map(Command::Message).collect()
+}
+
+fn role_change(change: RoleChange) -> ManagementCommand {
+    ManagementCommand::Roles {
+        app: app(),
+        group: group(),
+        change,
+    }
+}
+
+fn put_role(permissions: Permissions) -> ManagementCommand {
+    let role = RoleId::new("helper").unwrap();
+    role_change(RoleChange::Put { role, permissions })
+}
+
+fn assign_roles() -> ManagementCommand {
+    role_change(RoleChange::Assign {
+        user: bob(),
+        number: UserNumber(2),
+        roles: vec![RoleId::new("helper").unwrap()],
+        proposed_ms: NOW_MS,
+    })
 }
 
 fn kick(by: Option<UserNumber>, since: Option<u64>) -> ManagementCommand {
@@ -352,6 +380,9 @@ fn commands() -> Vec<Command> {
             group: group(),
             members: vec![(user(), number), (bob(), UserNumber(2))],
         },
+        put_role(Permissions::MUTE),
+        assign_roles(),
+        put_role(Permissions::NONE),
         kick(Some(number), Some(3)),
     ];
     commands.into_iter().map(Command::Management).collect()
