@@ -150,9 +150,11 @@ impl Directory {
         let upstream = Arc::clone(&self.upstream);
         let (who, group) = (who.clone(), group.clone());
         let until = Instant::now() + GRANT_TTL;
-        let asked = self
-            .asked_grants
-            .ask((key.clone(), question.generation), || async move {
+        let mut fresh = false;
+        let asked = self.asked_grants.ask((key.clone(), question.generation), || {
+            // One that others have asked for may have been made before this request came.
+            fresh = true;
+            async move {
                 let request = Request::Grant {
                     app: who.app.clone(),
                     group: group.clone(),
@@ -164,7 +166,8 @@ impl Directory {
                     Reply::Grant(grant) => Ok(grant),
                     other => Err(Refused::unexpected(&other)),
                 }
-            });
+            }
+        });
         let answered = within(by, asked).await;
         match answered {
             Ok(grant) => {
@@ -173,11 +176,7 @@ impl Directory {
                     let grant = grant.clone();
                     self.grants.insert(key, HeldGrant { grant, rights, until });
                 }
-                Ok(Granted {
-                    grant,
-                    rights,
-                    fresh: true,
-                })
+                Ok(Granted { grant, rights, fresh })
             }
             Err(refused) => {
                 self.grants.remove(&key);

@@ -66,8 +66,9 @@ pub(super) async fn take(core: &Core, request: Request) -> Answer {
             version,
             changed: true,
             sent,
-        } => (version, sent),
-        // A repeat, maybe of one whose asker heard no answer: its records may wait still.
+        } if !sent.is_empty() => (version, sent),
+        // A repeat, maybe of one whose asker heard no answer: its records may wait still. Or it tells no shard, as what
+        // adds permissions: then what the group lost before it has to hold too, for the answer says what holds.
         StateReply::Fenced { version, .. } => {
             let waits = replica.read(|view| query::fence_waits(view, &app, &group, version))?;
             (version, waits)

@@ -69,8 +69,8 @@ pub fn outbox_pending(
     found.iter().map(pending).collect()
 }
 
-/// The outbox records that tell of a fence and are not acknowledged yet: at most one for each shard
-/// that holds channels of the group.
+/// The outbox records that tell of what a group's members lost up to a version and are not acknowledged yet: the
+/// last one for each shard that holds channels of the group, since those before it are taken first.
 pub fn fence_waits(
     view: &dyn View,
     app: &AppId,
@@ -88,27 +88,26 @@ pub fn fence_waits(
                 group: within,
                 fence,
                 ..
-            } => of == app && within == group && fence.version == version,
+            } => of == app && within == group && fence.version <= version,
             Delivery::Rights {
                 app: of,
                 group: within,
                 version: since,
-            } => of == app && within == group && *since == version,
+            } => of == app && within == group && *since <= version,
             Delivery::OpenChannel { .. } => false,
         };
-        let mut after = 0;
+        let (mut after, mut last) = (0, None);
         loop {
             let pending = outbox_pending(view, target, after, WAITS_READ)?;
-            if let Some(found) = pending.iter().find(|pending| tells(&pending.delivery)) {
-                let number = found.number;
-                waits.push(Outgoing { number, target });
-                break;
+            if let Some(found) = pending.iter().rfind(|pending| tells(&pending.delivery)) {
+                last = Some(found.number);
             }
             match pending.last() {
-                Some(last) => after = last.number,
+                Some(behind) => after = behind.number,
                 None => break,
             }
         }
+        waits.extend(last.map(|number| Outgoing { number, target }));
     }
     Ok(waits)
 }

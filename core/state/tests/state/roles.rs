@@ -129,6 +129,18 @@ fn what_a_role_loses_every_shard_with_channels_is_told() {
     asked_again(&mut shard, &lost, made);
     let pending = query::fence_waits(&shard, &app(), &group("g"), made).expect("readable");
     assert_eq!(pending.len(), 1, "an answer that is asked for again waits for it");
+    // And what adds to the role meanwhile does so too: its answer says what the role is, and nothing else.
+    let grown = version(&shard) + 1;
+    assert_eq!(
+        changed(
+            &mut shard,
+            &put_role("helper", Permissions::MUTE.with(Permissions::DELETE))
+        ),
+        0
+    );
+    let waits = |upto| query::fence_waits(&shard, &app(), &group("g"), upto).expect("readable");
+    assert_eq!(waits(grown), pending);
+    assert_eq!(waits(made - 1), []);
 
     let made = version(&shard) + 1;
     assert_eq!(
