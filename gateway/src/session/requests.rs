@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use throng_planted::planted;
 use throng_protocol::cluster::{Anchor, Append, ChannelInfo, Direction, Page, Reply, Request};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelId, ChannelNumber, GroupId, Seq, Ts, UserId, UserNumber};
@@ -292,7 +293,7 @@ impl Requests {
         if refused.stale {
             return self.renew(granted, group, by).await;
         }
-        if refused.is_of_grant() && !granted.fresh {
+        if refused.is_of_grant() && !granted.fresh && !planted!("old_grant_is_final") {
             return self.renew(granted, group, by).await;
         }
         if refused.code != Code::ChannelUnknown {

@@ -18,7 +18,10 @@ use crate::workload::Step;
 use crate::{setup, token};
 
 mod asks;
+mod back_end;
 mod follow;
+
+pub use back_end::BackEnd;
 
 /// Before a client that could not connect tries again.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -111,6 +114,17 @@ impl Driver {
         }
     }
 
+    /// What the back end of the app is asked, beside this client.
+    async fn govern(&self, ask: Ask) -> Answer {
+        match BackEnd::new(&self.net, self.host) {
+            Ok(back_end) => back_end.govern(ask).await,
+            Err(_) => Answer::Refused {
+                code: 0,
+                unknown: false,
+            },
+        }
+    }
+
     /// Connects as often as it takes; `None` if the client cannot be made.
     async fn connect(&self) -> Option<Sdk> {
         let device = self.client.device().ok()?;
@@ -179,6 +193,13 @@ impl Driver {
                 self.record(What::Asked(op, ask));
                 let following = tokio::spawn(async move { driver.follow(sdk, op, sub, channel, from).await });
                 follows.insert(sub, following.abort_handle());
+            }
+            Step::Ask(op, ask @ (Ask::Assign { .. } | Ask::Permit { .. })) => {
+                self.record(What::Asked(op, ask));
+                tokio::spawn(async move {
+                    let answer = driver.govern(ask).await;
+                    driver.record(What::Answered(op, answer));
+                });
             }
             Step::Ask(op, ask) => {
                 self.record(What::Asked(op, ask));

@@ -167,6 +167,8 @@ pub enum FenceKind {
     Left,
     /// The user may not send for a while.
     Mute,
+    /// The user lost a role.
+    Rights,
 }
 
 /// A phase of a run.
@@ -216,6 +218,22 @@ pub enum Ask {
         user: User,
         /// Until when, by the log's time.
         until_ms: u64,
+    },
+    /// To give a member the role, or to take it; for the app's back end.
+    Assign {
+        /// Where.
+        group: Group,
+        /// Whom.
+        user: User,
+        /// Whether to have it.
+        has: bool,
+    },
+    /// To let a group's role do what it is for, or nothing; for the app's back end.
+    Permit {
+        /// Where.
+        group: Group,
+        /// Whether it lets do anything.
+        may: bool,
     },
     /// To become a member.
     Join {
@@ -278,7 +296,7 @@ pub enum Answer {
         /// Whether an earlier attempt had stored it.
         repeat: bool,
     },
-    /// To a kick or a mute.
+    /// To a kick, a mute or a change of roles.
     Fenced {
         /// The version of the group's management state it made.
         version: u64,

@@ -37,6 +37,7 @@ mod pages;
 mod refusals;
 mod replicas;
 mod resume;
+mod roles;
 mod same_answer;
 mod state_machine_safety;
 #[cfg(test)]

@@ -60,6 +60,12 @@ impl Asked {
         }
     }
 
+    /// From the question to the first answer.
+    #[must_use]
+    pub fn span(&self) -> (u64, u64) {
+        (self.at_us, self.answered_us())
+    }
+
     /// Whether it may have been carried out: it was, or nobody knows.
     #[must_use]
     pub fn may_have_happened(&self) -> bool {

@@ -116,6 +116,7 @@ fn kind(kind: cluster::FenceKind) -> Result<FenceKind, String> {
         cluster::FenceKind::Kick => Ok(FenceKind::Kick),
         cluster::FenceKind::Left => Ok(FenceKind::Left),
         cluster::FenceKind::Mute => Ok(FenceKind::Mute),
+        cluster::FenceKind::Rights => Ok(FenceKind::Rights),
         other => Err(format!("a fence of a kind that is not known here: {other:?}")),
     }
 }

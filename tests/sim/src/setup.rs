@@ -4,25 +4,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use throng_client::{Client as Sdk, ClientConfig};
-use throng_protocol::cluster::{self, Answer, PeerId, REQUEST_LANE, Reply, Request};
-use throng_protocol::ids::{AppId, DeviceId, NodeId};
-use throng_transport::cluster::node_name;
-use throng_transport::{ClientEndpoint, ClusterEndpoint, ClusterPool, Trust};
+use throng_protocol::cluster::{Reply, Request};
+use throng_protocol::ids::{AppId, DeviceId};
+use throng_transport::{ClientEndpoint, Trust};
 use tokio::time::sleep;
 
 use crate::carrier::{Role, SimCarrier};
-use crate::cluster::{CLUSTER, CORES, EDGES, SERVER_NAME, core_address, edge_address};
+use crate::clients::BackEnd;
+use crate::cluster::{EDGES, SERVER_NAME, edge_address};
+use crate::history::{Answer, Ask};
 use crate::net::{HostId, Network};
 use crate::{token, world};
 
-/// How long one node may take over the registration of the app.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_000);
-/// Before the next node is asked.
+/// Before what was refused is asked for again.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Makes everything, from a host of its own; tries until it is done.
 pub async fn run(net: Network, host: HostId, seed: u64) -> Result<(), String> {
-    register(&net, host).await?;
+    let back_end = BackEnd::new(&net, host).map_err(text)?;
+    register(&back_end).await?;
     tracing::info!("the app is registered");
     let sdk = Sdk::connect(config(&net, host, seed)?).await.map_err(text)?;
     for group in world::groups() {
@@ -31,33 +31,24 @@ pub async fn run(net: Network, host: HostId, seed: u64) -> Result<(), String> {
             let (group, channel) = (group.id().map_err(text)?, channel.id().map_err(text)?);
             sdk.create_channel(&group, &channel).await.map_err(text)?;
         }
+        let permit = Ask::Permit { group, may: true };
+        while !matches!(back_end.govern(permit).await, Answer::Fenced { .. }) {
+            sleep(PAUSE).await;
+        }
     }
     sdk.close().await;
     Ok(())
 }
 
-async fn register(net: &Network, host: HostId) -> Result<(), String> {
-    let names = vec![node_name(PeerId::Admin, CLUSTER)];
-    let carrier = SimCarrier::bind(net, host, None, Role::Cluster, names).map_err(text)?;
-    let endpoint = ClusterEndpoint::over(Arc::new(carrier), CLUSTER, PeerId::Admin);
-    let pool = ClusterPool::new(Arc::new(endpoint));
-    let request = cluster::encode(&Request::PutApp {
+async fn register(back_end: &BackEnd) -> Result<(), String> {
+    let request = Request::PutApp {
         app: AppId::new(token::APP).map_err(text)?,
         keys: vec![token::key()],
-    });
-    for id in (1..=CORES).cycle() {
-        let peer = PeerId::Core(NodeId(id.into()));
-        let answer = match pool.rpc(peer, core_address(id), REQUEST_LANE).await {
-            Ok(client) => client.call(request.clone(), ANSWER_TIMEOUT).await.map_err(text),
-            Err(error) => Err(text(error)),
-        };
-        match answer.and_then(|answer| cluster::decode::<Answer>(&answer).map_err(text)) {
-            Ok(Ok(Reply::Done)) => return Ok(()),
-            other => tracing::debug!(?other, "the app is not registered yet"),
-        }
+    };
+    while !matches!(back_end.ask(&request).await, Ok(Reply::Done)) {
         sleep(PAUSE).await;
     }
-    Err("there are no core nodes".to_owned())
+    Ok(())
 }
 
 fn config(net: &Network, host: HostId, seed: u64) -> Result<ClientConfig, String> {

@@ -1,7 +1,8 @@
 //! Who and what there is in a run: groups, channels, users and their clients. The same in every
 //! seed; what they do differs. Names are the letter and the number that `history` prints.
 
-use throng_protocol::ids::{ChannelId, DeviceId, GroupId, NameError, UserId};
+use throng_protocol::cluster::Permissions;
+use throng_protocol::ids::{ChannelId, DeviceId, GroupId, NameError, RoleId, UserId};
 
 use crate::history::{Channel, Client, Group, User};
 
@@ -18,6 +19,28 @@ pub const CLIENTS: &[User] = &[User(0), User(1), User(1), User(2), User(2), User
 
 /// The user who made the groups, and may kick and mute.
 pub const CREATOR: User = User(0);
+
+/// The role of each group that lets change messages of others.
+///
+/// # Errors
+/// Never: the name is short and printable.
+pub fn moderator() -> Result<RoleId, NameError> {
+    RoleId::new("moderator")
+}
+
+/// What the role lets do.
+#[must_use]
+pub fn permissions(may: bool) -> Permissions {
+    let all = [
+        Permissions::MODIFY_OTHERS,
+        Permissions::RECALL_OTHERS,
+        Permissions::DELETE,
+    ];
+    match may {
+        true => all.into_iter().fold(Permissions::NONE, Permissions::with),
+        false => Permissions::NONE,
+    }
+}
 
 /// All groups.
 pub fn groups() -> impl Iterator<Item = Group> {

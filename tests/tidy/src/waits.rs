@@ -33,12 +33,16 @@ const ALLOWED: &[(&str, &str)] = &[
         "a simulated client waits before it connects again; the time is simulated",
     ),
     (
+        "tests/sim/src/clients/back_end.rs",
+        "waits in simulated time before it asks the next node for a shard's leader",
+    ),
+    (
         "tests/sim/src/net/tests.rs",
         "that time passes at the rate of a host's clock is what is tested; the time is simulated",
     ),
     (
         "tests/sim/src/setup.rs",
-        "waits in simulated time before it asks the next node for the meta shard's leader",
+        "waits in simulated time before what was refused is asked for again",
     ),
     (
         "tests/cluster/src/crash/strike.rs",

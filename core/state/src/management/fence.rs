@@ -139,7 +139,9 @@ impl<'a> Change<'a> {
             app, group, number, ..
         } = *self.target;
         effects.delete(keys::member(app, group, number));
-        effects.delete(keys::member_roles(app, group, number));
+        if !planted!("roles_outlive_membership") {
+            effects.delete(keys::member_roles(app, group, number));
+        }
         Ok(Some((version, self.fence(version, kind, slots, effects))))
     }
 

@@ -143,12 +143,8 @@ impl Roles<'_> {
         };
         let key = keys::role(self.app, self.group, role);
         let Some(existing) = read::<RoleRecord>(self.view, &key)? else {
-            // Whoever heard no answer waits with this for what the shards have not taken.
-            return Ok(unchanged(if record.fenced == 0 {
-                record.version
-            } else {
-                record.fenced
-            }));
+            // Whoever heard no answer waits with this for what the shards have not taken, here as below.
+            return Ok(unchanged(last_loss(&record)));
         };
         let after = match role.as_str() {
             EVERYONE => Permissions::EVERYONE,
@@ -204,9 +200,7 @@ impl Roles<'_> {
         let key = keys::member_roles(self.app, self.group, target.number);
         let before = read::<MemberRolesRecord>(self.view, &key)?.map_or(Vec::new(), |record| record.roles);
         if before == assigned {
-            let ledger = target.ledger(self.view)?;
-            let version = ledger.map_or(0, |ledger| ledger.fenced);
-            return Ok(unchanged(if version == 0 { record.version } else { version }));
+            return Ok(unchanged(last_loss(&record)));
         }
         let shrinks = !after.has(permissions(self.view, of, &record, target.number)?)
             && target.number != record.creator;
@@ -276,6 +270,15 @@ impl Roles<'_> {
             }
         }
         Ok(Some(slots))
+    }
+}
+
+/// The version that made the members of a group lose something last.
+fn last_loss(group: &GroupRecord) -> u64 {
+    if group.fenced == 0 {
+        group.version
+    } else {
+        group.fenced
     }
 }
 

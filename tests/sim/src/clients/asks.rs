@@ -55,8 +55,8 @@ pub(super) async fn answer(sdk: &Sdk, ask: Ask) -> Answer {
             (Ok(group), Ok(user)) => sdk.mute_until(&group, &user, until_ms).await.map(fenced),
             _ => return unnamed(),
         },
-        // Its answer is the beginning of something: `follow` asks.
-        Ask::Subscribe { .. } => return unnamed(),
+        // Their answers come from elsewhere: `follow` asks, and the back end.
+        Ask::Subscribe { .. } | Ask::Assign { .. } | Ask::Permit { .. } => return unnamed(),
     };
     answered.unwrap_or_else(|error| refused(&error))
 }

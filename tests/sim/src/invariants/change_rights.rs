@@ -1,10 +1,10 @@
 //! Nobody changes what is not theirs to change: a message's body and its being there belong to its sender and
-//! to the group's creator, deletions to the creator alone.
+//! to the group's creator, deletions to the creator alone; and to whoever may have had a role that lets do them.
 
-use super::{Invariant, Violation};
+use super::{Invariant, Violation, roles};
 use crate::changes::Deed;
 use crate::history::{Answer, Ask};
-use crate::run::Run;
+use crate::run::{Asked, Run};
 use crate::world;
 
 pub const INVARIANT: Invariant = Invariant {
@@ -15,7 +15,8 @@ pub const INVARIANT: Invariant = Invariant {
 
 fn check(run: &Run) -> Result<(), Violation> {
     for asked in run.ops.values() {
-        let (Ask::Change { change, .. }, Some(Answer::Acked { .. })) = (asked.ask, asked.answer()) else {
+        let (Ask::Change { channel, change, .. }, Some(Answer::Acked { .. })) = (asked.ask, asked.answer())
+        else {
             continue;
         };
         let user = asked.client.user();
@@ -25,7 +26,8 @@ fn check(run: &Run) -> Result<(), Violation> {
                 Deed::Delete => false,
                 Deed::Set(_) | Deed::Unset(_) => true,
             };
-        if !may {
+        let by_role = || !roles::certainly_not(run, channel.group(), user, since_first(run, asked));
+        if !may && !by_role() {
             let event = asked.answers.first().map_or(asked.event, |(_, event, _)| *event);
             return Err(Violation::at(
                 event,
@@ -34,6 +36,16 @@ fn check(run: &Run) -> Result<(), Violation> {
         }
     }
     Ok(())
+}
+
+/// From when the change was asked for first until it was answered: a repeat is answered as the first was.
+fn since_first(run: &Run, asked: &Asked) -> (u64, u64) {
+    let same = run
+        .ops
+        .values()
+        .filter(|other| other.ask == asked.ask && other.client.user() == asked.client.user());
+    let first = same.map(|other| other.at_us).min().unwrap_or(asked.at_us);
+    (first, asked.answered_us())
 }
 
 #[cfg(test)]

@@ -83,6 +83,14 @@ pub(super) fn causes(run: &Run, group: Group, user: User, kind: FenceKind) -> Ve
             },
             FenceKind::Mute,
         ) => (of, whom) == (group, user) && until_ms > 0,
+        (
+            Ask::Assign {
+                group: of,
+                user: whom,
+                has: false,
+            },
+            FenceKind::Rights,
+        ) => (of, whom) == (group, user),
         _ => false,
     };
     let mut causes: Vec<&Asked> = run

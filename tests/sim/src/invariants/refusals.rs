@@ -2,6 +2,7 @@
 //! who certainly are one, that they are muted who never were, or that a key is taken which is not.
 
 use super::fences::causes;
+use super::roles;
 use super::{Invariant, Violation};
 use crate::changes::{Changing, Deed};
 use crate::history::{Answer, Ask, Channel, FenceKind, Group, User};
@@ -40,7 +41,10 @@ fn reason(run: &Run, asked: &Asked, code: u16) -> Result<(), &'static str> {
         | Ask::Change { channel, .. }
         | Ask::Subscribe { channel, .. }
         | Ask::Page { channel, .. } => (channel.group(), user),
-        Ask::Kick { group, user } | Ask::Mute { group, user, .. } => (group, user),
+        Ask::Kick { group, user } | Ask::Mute { group, user, .. } | Ask::Assign { group, user, .. } => {
+            (group, user)
+        }
+        Ask::Permit { group, .. } => (group, user),
         Ask::Join { group } | Ask::Leave { group } => (group, user),
     };
     if code == MUTED {
@@ -51,6 +55,9 @@ fn reason(run: &Run, asked: &Asked, code: u16) -> Result<(), &'static str> {
     if let Ask::Change { channel, change, .. } = asked.ask {
         match Code::from_number(code) {
             Some(Code::Forbidden) if may(user, &change) => return Err("they may"),
+            Some(Code::Forbidden) if roles::certainly(run, group, user, asked.span()) => {
+                return Err("they have a role that lets them");
+            }
             Some(Code::TargetGone) if !was_ended(run, channel, &change, asked) => {
                 return Err("nobody has recalled or deleted it");
             }

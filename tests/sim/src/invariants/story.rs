@@ -251,6 +251,12 @@ impl Story {
         self.fenced(op, version);
     }
 
+    /// The back end changes roles, and is told that it is done.
+    pub fn governed(&mut self, ask: Ask) {
+        let op = self.ask(D0, ask);
+        self.fenced(op, 1);
+    }
+
     fn fenced(&mut self, op: Op, version: u64) {
         let answer = Answer::Fenced {
             version,

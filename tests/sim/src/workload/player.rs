@@ -139,8 +139,13 @@ impl Player {
             self.out.insert(group, u64::MAX);
             return self.ask(numbers, Ask::Join { group });
         }
-        if self.client.user() == world::CREATOR && self.rng.random_bool(0.16) {
-            return self.moderate(known, numbers);
+        if self.client.user() == world::CREATOR {
+            if self.rng.random_bool(0.16) {
+                return self.moderate(known, numbers);
+            }
+            if self.rng.random_bool(0.12) {
+                return self.govern(numbers);
+            }
         }
         match self.rng.random_range(0..100) {
             0..12 => self.subscribe(known, numbers),
@@ -243,6 +248,28 @@ impl Player {
                 until_ms,
             },
         )
+    }
+
+    /// A role is given or taken, or changed for all who have it.
+    fn govern(&mut self, numbers: &mut Numbers<'_>) -> Step {
+        let users: Vec<User> = world::users().filter(|user| *user != world::CREATOR).collect();
+        let user = users.choose(&mut self.rng).copied().unwrap_or(User(1));
+        let group = self.channel().group();
+        let ask = match self.rng.random_range(0..10) {
+            0..6 => Ask::Assign {
+                group,
+                user,
+                has: true,
+            },
+            6..8 => Ask::Assign {
+                group,
+                user,
+                has: false,
+            },
+            8 => Ask::Permit { group, may: false },
+            _ => Ask::Permit { group, may: true },
+        };
+        self.ask(numbers, ask)
     }
 
     fn subscribe(&mut self, known: &Known, numbers: &mut Numbers<'_>) -> Step {

@@ -70,7 +70,7 @@ impl Perfect {
                     repeat: false,
                 }
             }
-            Ask::Kick { .. } | Ask::Mute { .. } => Answer::Fenced {
+            Ask::Kick { .. } | Ask::Mute { .. } | Ask::Assign { .. } | Ask::Permit { .. } => Answer::Fenced {
                 version: 1,
                 pending: Vec::new(),
                 more: 0,
