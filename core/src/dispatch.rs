@@ -40,7 +40,6 @@ fn permitted(peer: PeerId, request: &Request) -> bool {
         | Request::Leave { .. }
         | Request::Grant { .. }
         | Request::Channel { .. }
-        | Request::Append { .. }
         | Request::Changes { .. }
         | Request::Page { .. } => true,
         // An edge speaks for users, who need a right of their own in the group. The app itself speaks through
@@ -49,6 +48,9 @@ fn permitted(peer: PeerId, request: &Request) -> bool {
             by.is_some() || !matches!(peer, PeerId::Edge(_))
         }
         Request::Expansion { grant, .. } => grant.is_some() || !matches!(peer, PeerId::Edge(_)),
+        Request::Append { append, .. } => {
+            matches!(append.by, By::Member(_)) || !matches!(peer, PeerId::Edge(_))
+        }
         Request::Change { change, .. } => {
             matches!(change.by, By::Member(_)) || !matches!(peer, PeerId::Edge(_))
         }
@@ -168,7 +170,12 @@ pub(crate) fn unexpected(reply: &throng_state::Reply) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use throng_protocol::ids::{AppId, ChannelId, EdgeId, GroupId, NodeId, ShardId, UserNumber};
+    use bytes::Bytes;
+    use throng_protocol::cluster::{Append, Grant, Permissions};
+    use throng_protocol::ids::{
+        AppId, ChannelId, ChannelNumber, ClientMessageId, EdgeId, GroupId, NodeId, RoleId, ShardId,
+        UserNumber,
+    };
 
     use super::*;
 
@@ -200,6 +207,31 @@ mod tests {
             after: UserNumber(0),
             limit: 1,
         };
+        let append = |by| Request::Append {
+            shard: ShardId(101),
+            append: Append {
+                channel: ChannelNumber(1),
+                by,
+                client_message_id: ClientMessageId(1),
+                first_attempt_ms: 0,
+                body: Bytes::new(),
+            },
+        };
+        let of_member = append(By::Member(Grant {
+            key_id: 1,
+            claims: Bytes::new(),
+            seal: [0; 32],
+        }));
+        let of_app = append(By::App {
+            app: app.clone(),
+            group: group.clone(),
+        });
+        let role = Request::PutRole {
+            app: app.clone(),
+            group: group.clone(),
+            role: RoleId::new("moderator").unwrap(),
+            permissions: Permissions::ALL,
+        };
         let (edge, core) = (PeerId::Edge(EdgeId(1)), PeerId::Core(NodeId(1)));
         for (request, may) in [
             (put, [false, false, true]),
@@ -211,6 +243,9 @@ mod tests {
             (create(None), [false, true, true]),
             (keys, [false, false, true]),
             (members, [false, true, true]),
+            (of_member, [true, true, true]),
+            (of_app, [false, true, true]),
+            (role, [false, true, true]),
         ] {
             let found = [edge, core, PeerId::Admin].map(|peer| permitted(peer, &request));
             assert_eq!(found, may, "{request:?}");

@@ -195,8 +195,8 @@ pub struct Entry {
 pub struct Append {
     /// The channel's number.
     pub channel: ChannelNumber,
-    /// The sender's grant for the channel's group.
-    pub grant: Grant,
+    /// By which right.
+    pub by: By,
     /// The sender's key.
     pub client_message_id: ClientMessageId,
     /// When the sender first tried, Unix milliseconds of the server's clock as the client knows it.

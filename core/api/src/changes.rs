@@ -6,14 +6,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
-use throng_protocol::cluster::{AppendChange, By, Change, Reply, Request};
+use throng_protocol::cluster::{AppendChange, Change, Reply, Request};
 use throng_protocol::ids::{ChannelId, Epoch, GroupId, Position, Seq, UserId};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::caller::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::input::{Input, Names, Parameters};
-use crate::messages::{body, client_message_id, found, grant};
+use crate::messages::{body, by as right, client_message_id, found};
 use crate::{Api, now_ms, unexpected};
 
 /// Another body for a message.
@@ -293,13 +293,7 @@ async fn change(
         .map_err(|error| ApiError::new(error.code(), error.to_string()))?;
     let client_message_id = client_message_id(headers)?;
     let app = caller.app;
-    let by = match by {
-        Some(user) => By::Member(grant(api, &app, &group, &user).await?),
-        None => By::App {
-            app: app.clone(),
-            group: group.clone(),
-        },
-    };
+    let by = right(api, &app, &group, by.as_ref()).await?;
     let info = found(api, app, group, channel).await?;
     let request = Request::Change {
         shard: info.shard,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use ring::digest;
 use serde::{Deserialize, Serialize};
 use throng_protocol::cluster::{
-    Anchor, Append, ChannelInfo, Direction, Entry, Grant, Hole, Page, Reply, Request,
+    Anchor, Append, By, ChannelInfo, Direction, Entry, Grant, Hole, Page, Reply, Request,
 };
 use throng_protocol::ids::{AppId, ChannelId, ClientMessageId, Epoch, GroupId, Seq, UserId};
 use throng_protocol::limits::{PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX};
@@ -34,9 +34,9 @@ const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewMessage {
-    /// The member it is from.
-    #[schema(value_type = String, example = "ann")]
-    sender: UserId,
+    /// The member it is from; without it, the app itself: a system message.
+    #[schema(value_type = Option<String>, example = "ann")]
+    sender: Option<UserId>,
     /// Its body as text.
     #[schema(example = "hello")]
     text: Option<String>,
@@ -143,8 +143,9 @@ pub struct Wanted {
     limit: Option<u32>,
 }
 
-/// Send a message for a member
+/// Send a message for a member, or as the app itself
 ///
+/// The app's own messages come under its name, and from no member: it needs to be none, and is never muted.
 /// With an idempotency key the same request may be asked again for 48 hours: the message is sent once, and each
 /// answer is the first one's.
 #[utoipa::path(
@@ -160,7 +161,7 @@ pub struct Wanted {
     responses(
         (status = OK, description = "It is stored", body = Sent),
         (status = NOT_FOUND, description = "There is no such group, channel or member", body = ErrorBody),
-        (status = FORBIDDEN, description = "The sender is muted", body = ErrorBody),
+        (status = FORBIDDEN, description = "The sender is muted, or has no permission to send", body = ErrorBody),
         (status = CONFLICT, description = "Another message had the same idempotency key", body = ErrorBody),
         (status = PAYLOAD_TOO_LARGE, description = "The body is over 128 KiB", body = ErrorBody),
     ),
@@ -174,13 +175,13 @@ pub async fn send_message(
 ) -> Result<Json<Sent>, ApiError> {
     let client_message_id = client_message_id(&headers)?;
     let body = body(new.text, new.body)?;
-    let grant = grant(&api, &caller.app, &group, &new.sender).await?;
+    let by = by(&api, &caller.app, &group, new.sender.as_ref()).await?;
     let info = found(&api, caller.app, group, channel).await?;
     let request = Request::Append {
         shard: info.shard,
         append: Append {
             channel: info.number,
-            grant,
+            by,
             client_message_id,
             first_attempt_ms: now_ms(),
             body,
@@ -254,6 +255,17 @@ pub async fn list_messages(
     }
 }
 
+/// By which right something is written: a member's, or that of the app itself.
+pub async fn by(api: &Api, app: &AppId, group: &GroupId, member: Option<&UserId>) -> Result<By, ApiError> {
+    Ok(match member {
+        Some(user) => By::Member(grant(api, app, group, user).await?),
+        None => By::App {
+            app: app.clone(),
+            group: group.clone(),
+        },
+    })
+}
+
 /// The id of a message: made from its idempotency key, so that the same key is the same id.
 pub fn client_message_id(headers: &HeaderMap) -> Result<ClientMessageId, ApiError> {
     let Some(key) = headers.get(IDEMPOTENCY_KEY) else {
@@ -281,7 +293,7 @@ pub fn body(text: Option<String>, body: Option<String>) -> Result<Bytes, ApiErro
 }
 
 /// A fresh grant of a member.
-pub async fn grant(api: &Api, app: &AppId, group: &GroupId, user: &UserId) -> Result<Grant, ApiError> {
+async fn grant(api: &Api, app: &AppId, group: &GroupId, user: &UserId) -> Result<Grant, ApiError> {
     let number = known_number(api, app, group, user).await?;
     let request = Request::Grant {
         app: app.clone(),

@@ -505,6 +505,39 @@ async fn what_cannot_be_is_refused_with_its_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_app_itself_speaks_in_its_own_name() {
+    let world = World::start().await;
+    world.town().await;
+    let hall = "/v1/groups/town/channels/hall/messages";
+    world
+        .done(
+            "PUT",
+            "/v1/groups/town/roles/everyone",
+            json!({"permissions": []}),
+        )
+        .await;
+    let system = world.done("POST", hall, json!({"text": "silence, please"})).await;
+    let page = world.done("GET", hall, Value::Null).await;
+    let message = &page["messages"][0];
+    assert_eq!(
+        (&message["place"], &message["sender"], &message["text"]),
+        (&system["place"], &json!("first"), &json!("silence, please"))
+    );
+    let path = format!("{hall}/{}", system["place"].as_str().unwrap());
+    let by_bob = json!({"by": "bob", "text": "noise"});
+    assert_eq!(world.refused("PUT", &path, by_bob).await, (403, 303));
+    world.done("PUT", &path, json!({"text": "quiet, please"})).await;
+    let nowhere = "/v1/groups/nowhere/channels/hall/messages";
+    assert_eq!(
+        world.refused("POST", nowhere, json!({"text": "hello"})).await,
+        (404, 300)
+    );
+    let of_none = json!({"sender": null, "text": "also the app's"});
+    world.done("POST", hall, of_none).await;
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn members_do_what_their_roles_let_them() {
     let world = World::start().await;
     world.town().await;

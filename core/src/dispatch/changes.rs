@@ -1,16 +1,14 @@
 //! Requests to message shards about changes to messages.
 
-use throng_protocol::cluster::{
-    Answer, AppendChange, By, Grant, GrantClaims, Permissions, Refusal, Reply, Request,
-};
+use throng_protocol::cluster::{Answer, AppendChange, Grant, Refusal, Reply, Request};
 use throng_protocol::code::Code;
-use throng_protocol::ids::{AppId, ChannelNumber, GroupId, Position, ShardId, UserId, UserNumber};
+use throng_protocol::ids::{ChannelNumber, Position, ShardId};
 use throng_protocol::placement::Plane;
 use throng_state::command::{ChangeMessage, Command, MessageCommand};
 use throng_state::query::ChangesWanted;
 use throng_state::{ApplyError, Reply as StateReply, View, query};
 
-use super::message::{claims, unentitled};
+use super::message::{claims, unentitled, writer};
 use super::{refused, unexpected};
 use crate::core::Core;
 
@@ -53,10 +51,7 @@ async fn change(core: &Core, shard: ShardId, append: AppendChange) -> Answer {
         .check()
         .map_err(|error| refused(error.code(), error.to_string()))?;
     let now = core.now_ms();
-    let claims = match append.by {
-        By::Member(grant) => claims(core, &grant, now)?,
-        By::App { app, group } => of_app(app, group, now)?,
-    };
+    let claims = writer(core, append.by, now)?;
     let command = MessageCommand::Change(ChangeMessage {
         channel: append.channel,
         claims,
@@ -87,24 +82,6 @@ async fn change(core: &Core, shard: ShardId, append: AppendChange) -> Answer {
         }
         other => Err(unexpected(&other)),
     }
-}
-
-/// What the app itself may do in a group: everything. It writes under its own name, and under the number
-/// that no user is given.
-fn of_app(app: AppId, group: GroupId, issued_ms: u64) -> Result<GrantClaims, Refusal> {
-    let user = UserId::new(app.as_str()).map_err(|error| refused(Code::InvalidField, error.to_string()))?;
-    Ok(GrantClaims {
-        app,
-        group,
-        user,
-        number: UserNumber(0),
-        version: u64::MAX,
-        since: 0,
-        issued_ms,
-        muted_until: 0,
-        fenced: 0,
-        permissions: Permissions::ALL,
-    })
 }
 
 /// The changed messages of a range, confirmed by a quorum.

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use throng_planted::planted;
-use throng_protocol::cluster::{Answer, Append, Grant, GrantClaims, Refusal, Reply};
+use throng_protocol::cluster::{Answer, Append, By, Grant, GrantClaims, Permissions, Refusal, Reply};
 use throng_protocol::code::Code;
-use throng_protocol::ids::{ChannelNumber, ShardId};
+use throng_protocol::ids::{AppId, ChannelNumber, GroupId, ShardId, UserId, UserNumber};
 use throng_protocol::limits::{BODY_BYTES_MAX, PAGE_ENTRIES_MAX};
 use throng_protocol::placement::Plane;
 use throng_state::command::{AppendMessage, Command, MessageCommand};
@@ -29,7 +29,7 @@ pub(super) async fn append(core: &Core, shard: ShardId, append: Append) -> Answe
         ));
     }
     let now = core.now_ms();
-    let claims = claims(core, &append.grant, now)?;
+    let claims = writer(core, append.by, now)?;
     if planted!("fence_not_judged_in_apply")
         && let Some(refusal) = replica.read(|view| unentitled(view, append.channel, &claims))?
     {
@@ -63,6 +63,32 @@ pub(super) async fn append(core: &Core, shard: ShardId, append: Append) -> Answe
         }
         other => Err(unexpected(&other)),
     }
+}
+
+/// By which right something is written: a member's grant, or the app's own.
+pub(super) fn writer(core: &Core, by: By, now_ms: u64) -> Result<GrantClaims, Refusal> {
+    match by {
+        By::Member(grant) => claims(core, &grant, now_ms),
+        By::App { app, group } => of_app(app, group, now_ms),
+    }
+}
+
+/// What the app itself may do in a group: everything. It writes under its own name, and under the number
+/// that no user is given.
+fn of_app(app: AppId, group: GroupId, issued_ms: u64) -> Result<GrantClaims, Refusal> {
+    let user = UserId::new(app.as_str()).map_err(|error| refused(Code::InvalidField, error.to_string()))?;
+    Ok(GrantClaims {
+        app,
+        group,
+        user,
+        number: UserNumber(0),
+        version: u64::MAX,
+        since: 0,
+        issued_ms,
+        muted_until: 0,
+        fenced: 0,
+        permissions: Permissions::ALL,
+    })
 }
 
 /// A page of a channel's log, confirmed by a quorum. A grant is judged against the same state that

@@ -11,8 +11,8 @@ use throng_core::{
     TlsFiles,
 };
 use throng_protocol::cluster::{
-    self, Anchor, Answer, Append, ChannelInfo, FEED_LANE, FeedEvent, FeedRequest, FenceTable, Grant, PeerId,
-    REQUEST_LANE, Refusal, Reply, Request,
+    self, Anchor, Answer, Append, By, ChannelInfo, FEED_LANE, FeedEvent, FeedRequest, FenceTable, Grant,
+    PeerId, REQUEST_LANE, Refusal, Reply, Request,
 };
 use throng_protocol::code::Code;
 use throng_protocol::ids::{
@@ -475,7 +475,7 @@ pub fn append(info: &ChannelInfo, grant: &Grant, id: u64, body: &str) -> Request
         shard: info.shard,
         append: Append {
             channel: info.number,
-            grant: grant.clone(),
+            by: By::Member(grant.clone()),
             client_message_id: ClientMessageId(id),
             first_attempt_ms: now_ms(),
             body: Bytes::copy_from_slice(body.as_bytes()),

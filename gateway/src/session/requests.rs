@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use throng_planted::planted;
-use throng_protocol::cluster::{Anchor, Append, ChannelInfo, Direction, Page, Reply, Request};
+use throng_protocol::cluster::{Anchor, Append, By, ChannelInfo, Direction, Page, Reply, Request};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelId, ChannelNumber, GroupId, Seq, Ts, UserId, UserNumber};
 use throng_protocol::limits::PAGE_ENTRIES_DEFAULT;
@@ -171,7 +171,7 @@ impl Requests {
         loop {
             let append = Append {
                 channel: info.number,
-                grant: granted.grant.clone(),
+                by: By::Member(granted.grant.clone()),
                 client_message_id: send.client_message_id,
                 first_attempt_ms: send.first_attempt_ms,
                 body: send.body.clone(),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use throng_gateway::{ClientTlsFiles, ClusterTlsFiles, CoreAddress, Gateway, GatewayConfig, GatewayLimits};
 use throng_protocol::cluster::{
-    self, Anchor, Answer, AppKey, ChannelInfo, Direction, Entry, EntryKind, FEED_LANE, FeedEvent,
+    self, Anchor, Answer, AppKey, By, ChannelInfo, Direction, Entry, EntryKind, FEED_LANE, FeedEvent,
     FeedRequest, FenceKind, Grant, GrantClaims, Hole, Page, PeerId, Refusal, Reply, Request, TokenAlgorithm,
 };
 use throng_protocol::code::Code;
@@ -211,8 +211,11 @@ impl State {
             },
             Request::Append { append, .. } => {
                 self.appends.fetch_add(1, Ordering::SeqCst);
-                self.judge(&append.grant, true)?;
-                if (append.grant.key_id as usize) < self.grants_void_below.load(Ordering::SeqCst) {
+                let By::Member(grant) = append.by else {
+                    return Err(no(Code::Forbidden));
+                };
+                self.judge(&grant, true)?;
+                if (grant.key_id as usize) < self.grants_void_below.load(Ordering::SeqCst) {
                     return Err(no(Code::NotMember));
                 }
                 if let Some(refusal) = self.refuse_appends.lock().pop() {

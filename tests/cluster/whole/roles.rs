@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use throng_client::{ChannelId, Client, Code, GroupId, Position, UserId};
+use throng_client::{ChannelId, Client, Code, From, GroupId, Position, UserId};
 use throng_cluster::sdk::connect;
 
 use crate::back_end::BackEnd;
@@ -15,6 +15,19 @@ async fn sent(client: &Client, group: &GroupId, channel: &ChannelId, text: &'sta
         epoch: ack.epoch,
         seq: ack.seq,
     }
+}
+
+/// What the app itself says comes from nobody.
+async fn system_message(back_end: &BackEnd, eve: &Client, (group, channel): (&GroupId, &ChannelId)) {
+    let mut live = eve.subscribe(group, channel, From::Head).await.expect("begins");
+    let quiet = json!({"text": "quiet, please"});
+    let notice = back_end.call("POST", "town/channels/hall/messages", &quiet);
+    let heard = live.recv().await.expect("the subscription goes on");
+    assert_eq!(notice["seq"], heard.seq.0);
+    assert_eq!(
+        (heard.sender_number.0, &heard.body[..]),
+        (0, &b"quiet, please"[..])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,6 +105,7 @@ async fn what_a_role_gives_and_takes_holds_for_clients_that_are_connected() {
     done("PUT", "town/roles/speaker", json!({"permissions": ["send"]}));
     done("PUT", "town/members/bob/roles", json!({"roles": ["speaker"]}));
     sent(&bob, &group, &channel, "a speaker").await;
+    system_message(&back_end, &eve, (&group, &channel)).await;
     let unknown = back_end.call("PUT", "town/members/eve/roles", &json!({"roles": ["nobody"]}));
     assert_eq!(unknown["error"]["name"], "role_unknown");
 }
