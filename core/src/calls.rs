@@ -70,6 +70,7 @@ fn shard_for(core: &Core, request: &Request) -> Result<ShardId, Refusal> {
         | Request::Leave { app, group, .. }
         | Request::Kick { app, group, .. }
         | Request::Mute { app, group, .. }
+        | Request::ArchiveChannel { app, group, .. }
         | Request::PutRole { app, group, .. }
         | Request::RemoveRole { app, group, .. }
         | Request::AssignRoles { app, group, .. }

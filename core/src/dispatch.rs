@@ -58,6 +58,7 @@ fn permitted(peer: PeerId, request: &Request) -> bool {
         | Request::Members { .. }
         | Request::Channels { .. }
         | Request::JoinAll { .. }
+        | Request::ArchiveChannel { .. }
         | Request::PutRole { .. }
         | Request::RemoveRole { .. }
         | Request::AssignRoles { .. }
@@ -118,6 +119,7 @@ async fn carry_out(core: &Core, request: Request) -> Answer {
         | Request::Channels { .. }) => management::carry_out(core, request).await,
         request @ (Request::Kick { .. }
         | Request::Mute { .. }
+        | Request::ArchiveChannel { .. }
         | Request::PutRole { .. }
         | Request::RemoveRole { .. }
         | Request::AssignRoles { .. }) => fences::take(core, request).await,

@@ -298,6 +298,15 @@ pub struct MemberInfo {
     pub roles: Vec<RoleId>,
 }
 
+/// A channel of a group as its management knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedChannel {
+    /// The channel.
+    pub info: ChannelInfo,
+    /// Whether members may not write to it any more.
+    pub archived: bool,
+}
+
 /// A role of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoleInfo {

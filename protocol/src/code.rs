@@ -100,6 +100,8 @@ codes! {
     Muted = 307, "muted", Fatal, false;
     /// The group has no such role.
     RoleUnknown = 308, "role_unknown", Fatal, false;
+    /// The channel is archived: it is read, and nothing is written to it.
+    ChannelArchived = 309, "channel_archived", Fatal, false;
     /// The body is over 128 KiB.
     MessageTooLarge = 400, "message_too_large", Fatal, false;
     /// The same key was used for another message.

@@ -3,10 +3,11 @@
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use throng_protocol::cluster::{CHANNELS_PAGE_MAX, ChannelInfo, Reply, Request};
+use throng_protocol::cluster::{CHANNELS_PAGE_MAX, ChannelInfo, ListedChannel, Reply, Request};
 use throng_protocol::ids::{ChannelId, GroupId};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::answers::{Fenced, fenced};
 use crate::caller::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::input::{Names, Parameters, limit};
@@ -19,6 +20,27 @@ pub struct Channel {
     channel: String,
     /// Its number, as frames of the protocol have it.
     number: String,
+}
+
+/// A channel in a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Listed {
+    /// Its name.
+    channel: String,
+    /// Its number, as frames of the protocol have it.
+    number: String,
+    /// Whether members only read it.
+    archived: bool,
+}
+
+impl From<ListedChannel> for Listed {
+    fn from(listed: ListedChannel) -> Self {
+        Self {
+            channel: listed.info.channel.to_string(),
+            number: listed.info.number.to_string(),
+            archived: listed.archived,
+        }
+    }
 }
 
 impl From<ChannelInfo> for Channel {
@@ -34,7 +56,7 @@ impl From<ChannelInfo> for Channel {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Channels {
     /// Channels in the order of their names.
-    channels: Vec<Channel>,
+    channels: Vec<Listed>,
     /// `after` of the next page, which may be empty; none when this one is not full.
     next: Option<String>,
 }
@@ -115,8 +137,69 @@ pub async fn list_channels(
         other => return Err(unexpected(&other)),
     };
     let next = (found.len() == limit as usize)
-        .then(|| found.last().map(|info| info.channel.to_string()))
+        .then(|| found.last().map(|last| last.info.channel.to_string()))
         .flatten();
-    let channels = found.into_iter().map(Channel::from).collect();
+    let channels = found.into_iter().map(Listed::from).collect();
     Ok(Json(Channels { channels, next }))
+}
+
+/// Archive a channel
+///
+/// Members read it and write nothing to it any more (`channel_archived`); the app itself still may.
+#[utoipa::path(
+    put,
+    path = "/v1/groups/{group}/channels/{channel}/archive",
+    tag = "channels",
+    params(
+        ("group" = String, Path, description = "The group"),
+        ("channel" = String, Path, description = "The channel"),
+    ),
+    responses(
+        (status = OK, description = "It is done, or not yet", body = Fenced),
+        (status = NOT_FOUND, description = "There is no such group or channel", body = ErrorBody),
+    ),
+)]
+pub async fn archive_channel(
+    State(api): State<Api>,
+    caller: Caller,
+    Names(names): Names<(GroupId, ChannelId)>,
+) -> Result<Json<Fenced>, ApiError> {
+    archive(&api, caller, names, true).await
+}
+
+/// Open an archived channel again
+#[utoipa::path(
+    delete,
+    path = "/v1/groups/{group}/channels/{channel}/archive",
+    tag = "channels",
+    params(
+        ("group" = String, Path, description = "The group"),
+        ("channel" = String, Path, description = "The channel"),
+    ),
+    responses(
+        (status = OK, description = "It is done, or not yet", body = Fenced),
+        (status = NOT_FOUND, description = "There is no such group or channel", body = ErrorBody),
+    ),
+)]
+pub async fn reopen_channel(
+    State(api): State<Api>,
+    caller: Caller,
+    Names(names): Names<(GroupId, ChannelId)>,
+) -> Result<Json<Fenced>, ApiError> {
+    archive(&api, caller, names, false).await
+}
+
+async fn archive(
+    api: &Api,
+    caller: Caller,
+    (group, channel): (GroupId, ChannelId),
+    archived: bool,
+) -> Result<Json<Fenced>, ApiError> {
+    let request = Request::ArchiveChannel {
+        app: caller.app,
+        group,
+        channel,
+        archived,
+    };
+    Ok(Json(fenced(api, request).await?))
 }

@@ -107,7 +107,9 @@ fn status(code: Code) -> StatusCode {
         | Code::TargetUnknown
         | Code::RoleUnknown => StatusCode::NOT_FOUND,
         Code::Forbidden | Code::Muted => StatusCode::FORBIDDEN,
-        Code::AlreadyExists | Code::IdempotencyConflict | Code::ExpansionFull => StatusCode::CONFLICT,
+        Code::AlreadyExists | Code::IdempotencyConflict | Code::ExpansionFull | Code::ChannelArchived => {
+            StatusCode::CONFLICT
+        }
         Code::RetryTooOld | Code::TargetGone => StatusCode::GONE,
         Code::MessageTooLarge | Code::FrameTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,

@@ -88,6 +88,7 @@ pub fn router(cluster: Arc<dyn Cluster>) -> Router {
         .routes(routes!(groups::put_group, groups::get_group))
         .routes(routes!(channels::list_channels))
         .routes(routes!(channels::put_channel))
+        .routes(routes!(channels::archive_channel, channels::reopen_channel))
         .routes(routes!(members::list_members, members::add_members))
         .routes(routes!(members::remove_member))
         .routes(routes!(members::mute_member, members::unmute_member))

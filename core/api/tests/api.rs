@@ -505,6 +505,40 @@ async fn what_cannot_be_is_refused_with_its_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_archived_channel_is_read_and_written_by_the_app_alone() {
+    let world = World::start().await;
+    world.town().await;
+    let (hall, archive) = (
+        "/v1/groups/town/channels/hall/messages",
+        "/v1/groups/town/channels/hall/archive",
+    );
+    assert_eq!(world.send("ann", "before", "1").await.0, StatusCode::OK);
+    for _ in 0..2 {
+        assert_eq!(world.done("PUT", archive, Value::Null).await["done"], true);
+    }
+    let channels = world.done("GET", "/v1/groups/town/channels", Value::Null).await;
+    assert_eq!(channels["channels"][0]["archived"], true);
+    let late = json!({"sender": "ann", "text": "late"});
+    assert_eq!(world.refused("POST", hall, late).await, (409, 309));
+    let (status, again) = world.send("ann", "before", "1").await;
+    assert_eq!((status, &again["repeat"]), (StatusCode::OK, &json!(true)));
+    world
+        .done("POST", hall, json!({"text": "closed by the app"}))
+        .await;
+    let page = world.done("GET", hall, Value::Null).await;
+    assert_eq!(page["head"], 2);
+    for _ in 0..2 {
+        assert_eq!(world.done("DELETE", archive, Value::Null).await["done"], true);
+    }
+    assert_eq!(world.send("ann", "after", "2").await.0, StatusCode::OK);
+    let nowhere = "/v1/groups/town/channels/nowhere/archive";
+    assert_eq!(world.refused("PUT", nowhere, Value::Null).await, (404, 301));
+    let nowhere = "/v1/groups/nowhere/channels/hall/archive";
+    assert_eq!(world.refused("DELETE", nowhere, Value::Null).await, (404, 300));
+    world.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_app_itself_speaks_in_its_own_name() {
     let world = World::start().await;
     world.town().await;
@@ -637,7 +671,7 @@ async fn the_document_says_what_is_served() {
             );
         }
     }
-    assert_eq!(operations, 21);
+    assert_eq!(operations, 23);
     assert!(document["components"]["securitySchemes"]["key"].is_object());
     world.node.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Requests that change rights: kicks, mutes, roles.
+//! Requests that change rights: kicks, mutes, roles, archives.
 //!
 //! The change holds for new grants from its commit, and on a message shard from when that shard has
 //! taken the fence. The answer waits for all of them, but not for long: a shard without a quorum can
@@ -16,10 +16,31 @@ use crate::core::Core;
 use crate::limits::FENCE_TIMEOUT;
 use crate::replica::Replica;
 
-/// Carries a kick, a mute or a change of roles out.
+/// Carries a kick, a mute, an archive or a change of roles out.
 pub(super) async fn take(core: &Core, request: Request) -> Answer {
-    let proposed_ms = core.now_ms();
-    let (app, group, command) = match request {
+    let (app, group, command) = command(request, core.now_ms())?;
+    let replica = core.group_replica(&app, &group)?;
+    let (version, waits) = match replica.propose(Command::Management(command)).await? {
+        StateReply::Fenced {
+            version,
+            changed: true,
+            sent,
+        } if !sent.is_empty() => (version, sent),
+        // A repeat, maybe of one whose asker heard no answer: its records may wait still. Or it tells no shard, as what
+        // adds permissions: then what the group lost before it has to hold too, for the answer says what holds.
+        StateReply::Fenced { version, .. } => {
+            let waits = replica.read(|view| query::fence_waits(view, &app, &group, version))?;
+            (version, waits)
+        }
+        other => return Err(unexpected(&other)),
+    };
+    let late = taken_by_all(&replica, waits).await?;
+    answer(core, &replica, (&app, &group), version, &late)
+}
+
+/// The command of a change of rights, and the group it is in.
+fn command(request: Request, proposed_ms: u64) -> Result<(AppId, GroupId, ManagementCommand), Refusal> {
+    Ok(match request {
         Request::Kick {
             app,
             group,
@@ -58,25 +79,22 @@ pub(super) async fn take(core: &Core, request: Request) -> Answer {
             };
             (app, group, command)
         }
-        request => roles(request, proposed_ms)?,
-    };
-    let replica = core.group_replica(&app, &group)?;
-    let (version, waits) = match replica.propose(Command::Management(command)).await? {
-        StateReply::Fenced {
-            version,
-            changed: true,
-            sent,
-        } if !sent.is_empty() => (version, sent),
-        // A repeat, maybe of one whose asker heard no answer: its records may wait still. Or it tells no shard, as what
-        // adds permissions: then what the group lost before it has to hold too, for the answer says what holds.
-        StateReply::Fenced { version, .. } => {
-            let waits = replica.read(|view| query::fence_waits(view, &app, &group, version))?;
-            (version, waits)
+        Request::ArchiveChannel {
+            app,
+            group,
+            channel,
+            archived,
+        } => {
+            let command = ManagementCommand::ArchiveChannel {
+                app: app.clone(),
+                group: group.clone(),
+                channel,
+                archived,
+            };
+            (app, group, command)
         }
-        other => return Err(unexpected(&other)),
-    };
-    let late = taken_by_all(&replica, waits).await?;
-    answer(core, &replica, (&app, &group), version, &late)
+        request => return roles(request, proposed_ms),
+    })
 }
 
 /// The command of a change of roles.

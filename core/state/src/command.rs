@@ -253,6 +253,19 @@ pub enum ManagementCommand {
         /// The users with their numbers.
         members: Vec<(UserId, UserNumber)>,
     },
+    /// Ends writing to a channel by members, or lets it go on. Answer: [`Fenced`].
+    ///
+    /// [`Fenced`]: crate::reply::Reply::Fenced
+    ArchiveChannel {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The channel.
+        channel: ChannelId,
+        /// Whether it is to be archived.
+        archived: bool,
+    },
     /// Changes the roles of a group. Answer: [`Fenced`].
     ///
     /// [`Fenced`]: crate::reply::Reply::Fenced

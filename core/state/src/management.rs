@@ -1,6 +1,7 @@
 //! Management shards: the user directory, groups, their channels and members. Everything here is
 //! judged on the state of one shard; what a message shard must know of it goes through the outbox.
 
+mod archive;
 mod channel;
 mod directory;
 mod fence;
@@ -36,12 +37,7 @@ pub(crate) fn apply(view: &dyn View, command: &Command, effects: &mut Effects) -
             issuer,
             target,
         } => {
-            let wanted = channel::Wanted {
-                app,
-                group,
-                channel,
-                by: *by,
-            };
+            let wanted = channel::Wanted::new(app, group, channel, *by);
             channel::create_channel(view, &wanted, *issuer, *target, effects)
         }
         Command::Join {
@@ -81,6 +77,12 @@ pub(crate) fn apply(view: &dyn View, command: &Command, effects: &mut Effects) -
             let target = Target::new(app, group, user, *number);
             mute::mute(view, &target, *until_ms, *by, *proposed_ms, effects)
         }
+        Command::ArchiveChannel {
+            app,
+            group,
+            channel,
+            archived,
+        } => archive::archive(view, (app, group, channel), *archived, effects),
         Command::Roles { app, group, change } => Roles { view, app, group }.change(change, effects),
         Command::OutboxAcked { target, through } => outbox::acknowledge(view, *target, *through, effects),
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use throng_protocol::cluster::{ChannelInfo, Fence};
 use throng_protocol::code::Code;
-use throng_protocol::ids::{AppId, Epoch, GroupId, ShardId, UserId};
+use throng_protocol::ids::{AppId, ChannelNumber, Epoch, GroupId, ShardId, UserId};
 
 use crate::codec::{self, DecodeError};
 use crate::effect::Effects;
@@ -46,6 +46,19 @@ pub enum Delivery {
         user: UserId,
         /// When the change was proposed, Unix milliseconds.
         at_ms: u64,
+    },
+    /// To the message shard of a channel: members may not write to it any more, or may again.
+    Archive {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The channel.
+        channel: ChannelNumber,
+        /// Whether it is archived.
+        archived: bool,
+        /// The version of the group that the change made.
+        version: u64,
     },
     /// To each message shard with channels of a group: a role has lost permissions, so grants of a lower version do
     /// not count for acting.

@@ -169,10 +169,15 @@ record!(
     }
 );
 record!(
+    version 2,
     /// Management: a channel, by its name.
     ChannelRecord {
         /// The channel.
         info: ChannelInfo,
+        /// Whether members may not write to it any more.
+        archived: bool,
+        /// The version of the group that decided so last; 0 if none has.
+        decided: u64,
     }
 );
 record!(
@@ -236,13 +241,16 @@ record!(
     }
 );
 record!(
-    /// Message: a channel whose log is here. Written once, apart from the [`TailRecord`], so that
-    /// an append does not rewrite the names.
+    version 2,
+    /// Message: a channel whose log is here. Apart from the [`TailRecord`], so that an append does not
+    /// rewrite the names.
     LogRecord {
         /// The channel.
         info: ChannelInfo,
         /// The incarnation of its log.
         epoch: Epoch,
+        /// Whether members may not write to it any more.
+        archived: bool,
     }
 );
 record!(

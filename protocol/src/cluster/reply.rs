@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ApiKey, AppKey, ChannelInfo, Grant, GroupInfo, MemberInfo, NodeStatus, Page, RoleInfo};
+use super::{
+    ApiKey, AppKey, ChannelInfo, Grant, GroupInfo, ListedChannel, MemberInfo, NodeStatus, Page, RoleInfo,
+};
 use crate::code::Code;
 use crate::ids::{ChannelId, Epoch, NodeId, Seq, Ts, UserNumber};
 use crate::placement::ClusterMap;
@@ -74,7 +76,7 @@ pub enum Reply {
     },
     /// To `Clock`: Unix milliseconds.
     Clock(u64),
-    /// To `Kick` and `Mute`, and to changes of roles.
+    /// To `Kick`, `Mute`, `ArchiveChannel` and changes of roles.
     Fenced {
         /// The version of the group's management state that the change made.
         version: u64,
@@ -89,7 +91,7 @@ pub enum Reply {
     /// To `Members`.
     Members(Vec<MemberInfo>),
     /// To `Channels`.
-    Channels(Vec<ChannelInfo>),
+    Channels(Vec<ListedChannel>),
     /// To `JoinAll`.
     Joined {
         /// How many of the users were no members before.

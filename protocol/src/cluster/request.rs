@@ -278,6 +278,17 @@ pub enum Request {
         /// Whom it is for; `None` for the app itself, not from edges.
         grant: Option<Grant>,
     },
+    /// Ends writing to a channel by members, or lets it go on. Answered with `Fenced`. Idempotent; not from edges.
+    ArchiveChannel {
+        /// The app.
+        app: AppId,
+        /// The group.
+        group: GroupId,
+        /// The channel.
+        channel: ChannelId,
+        /// Whether it is to be archived.
+        archived: bool,
+    },
     /// Makes a role of a group, or gives it other permissions. Answered with `Fenced`. Idempotent; not from edges.
     PutRole {
         /// The app.

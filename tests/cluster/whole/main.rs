@@ -3,6 +3,7 @@
 mod back_end;
 mod by_hand;
 mod changes;
+mod channels;
 mod crashes;
 mod disks;
 mod errors;

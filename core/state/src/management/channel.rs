@@ -19,11 +19,43 @@ const FIRST_EPOCH: Epoch = Epoch(1);
 
 /// The channel a member or the app wants.
 pub(super) struct Wanted<'a> {
-    pub(super) app: &'a AppId,
-    pub(super) group: &'a GroupId,
-    pub(super) channel: &'a ChannelId,
+    app: &'a AppId,
+    group: &'a GroupId,
+    channel: &'a ChannelId,
     /// `None` for the app itself.
-    pub(super) by: Option<UserNumber>,
+    by: Option<UserNumber>,
+}
+
+impl<'a> Wanted<'a> {
+    pub(super) fn new(
+        app: &'a AppId,
+        group: &'a GroupId,
+        channel: &'a ChannelId,
+        by: Option<UserNumber>,
+    ) -> Self {
+        Self {
+            app,
+            group,
+            channel,
+            by,
+        }
+    }
+
+    /// Why it may not be made in its group.
+    fn refused(&self, view: &dyn View, record: &GroupRecord) -> Result<Option<Reply>, ApplyError> {
+        let Self { app, group, by, .. } = *self;
+        if let Some(number) = by
+            && !role::permissions(view, (app, group), record, number)?.has(Permissions::CREATE_CHANNELS)
+        {
+            let text = format!("members of {group} may not create channels in it");
+            return Ok(Some(Reply::refused(Code::Forbidden, text)));
+        }
+        if record.channels >= CHANNELS_PER_GROUP_MAX {
+            let text = format!("group {group} has {CHANNELS_PER_GROUP_MAX} channels, as many as allowed");
+            return Ok(Some(Reply::refused(Code::Forbidden, text)));
+        }
+        Ok(None)
+    }
 }
 
 /// Creates a channel, or finds it; the outbox record that opens its log is committed with it.
@@ -58,15 +90,8 @@ pub(super) fn create_channel(
             created: false,
         });
     }
-    if let Some(number) = by
-        && !role::permissions(view, (app, group), &record, number)?.has(Permissions::CREATE_CHANNELS)
-    {
-        let text = format!("members of {group} may not create channels in it");
-        return Ok(Reply::refused(Code::Forbidden, text));
-    }
-    if record.channels >= CHANNELS_PER_GROUP_MAX {
-        let text = format!("group {group} has {CHANNELS_PER_GROUP_MAX} channels, as many as allowed");
-        return Ok(Reply::refused(Code::Forbidden, text));
+    if let Some(refusal) = wanted.refused(view, &record)? {
+        return Ok(refusal);
     }
     let Some(slot) = outbox::reserve(view, target)? else {
         let text = format!("{OUTBOX_PENDING_MAX} records wait for shard {target}");
@@ -93,7 +118,14 @@ pub(super) fn create_channel(
         effects.put(shard_key, &GroupShardRecord { since });
     }
     effects.put(group_key, &record);
-    effects.put(channel_key, &ChannelRecord { info: info.clone() });
+    effects.put(
+        channel_key,
+        &ChannelRecord {
+            info: info.clone(),
+            archived: false,
+            decided: 0,
+        },
+    );
     effects.put(keys::channel_counter(), &counter);
     slot.fill(
         Delivery::OpenChannel {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use throng_planted::planted;
 use throng_protocol::cluster::{GrantClaims, Permissions};
 use throng_protocol::code::Code;
-use throng_protocol::ids::{ChannelNumber, ClientMessageId, Seq, Ts};
+use throng_protocol::ids::{ChannelNumber, ClientMessageId, Seq, Ts, UserNumber};
 use throng_protocol::limits::IDEMPOTENCY_WINDOW_MS;
 
 use super::At;
@@ -89,6 +89,11 @@ impl Writing<'_> {
         let unentitled = self.unentitled(view, ts)?;
         if let Some(refusal) = unentitled.filter(|_| !planted!("fence_not_judged_in_apply")) {
             return Ok(Admitted::Refused(refusal));
+        }
+        // The app itself, which no user's number stands for, decides about its channels.
+        if log.archived && claims.number != UserNumber(0) {
+            let text = format!("channel {} is archived", log.info.channel);
+            return Ok(Admitted::Refused(Reply::refused(Code::ChannelArchived, text)));
         }
         if let Some(refusal) = self.untimely(ts) {
             return Ok(Admitted::Refused(refusal));

@@ -43,6 +43,9 @@ pub(super) fn deliver(
             fence::take(at, (app, group), fence, user, *at_ms, effects)?;
             None
         }
+        Delivery::Archive {
+            channel, archived, ..
+        } => open::archive(at.view, *channel, *archived, effects)?,
         Delivery::Rights { app, group, version } => {
             fence::rights(at.view, (app, group), *version, effects)?;
             None

@@ -1,9 +1,9 @@
-//! The beginning of a channel's log.
+//! The beginning of a channel's log, and the end of writing to it.
 
 use throng_planted::planted;
 use throng_protocol::cluster::ChannelInfo;
 use throng_protocol::code::Code;
-use throng_protocol::ids::{Epoch, Seq, Ts};
+use throng_protocol::ids::{ChannelNumber, Epoch, Seq, Ts};
 
 use super::fence;
 use crate::effect::Effects;
@@ -22,10 +22,11 @@ pub(super) fn open_channel(
     let log = LogRecord {
         info: info.clone(),
         epoch,
+        archived: false,
     };
     let existing = read::<LogRecord>(view, &keys::log(info.number))?;
     match existing.filter(|_| !planted!("inbox_repeat_applied")) {
-        Some(existing) if existing == log => Ok(None),
+        Some(existing) if existing.info == log.info && existing.epoch == log.epoch => Ok(None),
         Some(existing) => {
             let text = format!(
                 "channel number {} is that of {}",
@@ -47,4 +48,24 @@ pub(super) fn open_channel(
             Ok(None)
         }
     }
+}
+
+/// Ends writing to a channel by members, or lets it go on.
+pub(super) fn archive(
+    view: &dyn View,
+    channel: ChannelNumber,
+    archived: bool,
+    effects: &mut Effects,
+) -> Result<Option<Reply>, ApplyError> {
+    let key = keys::log(channel);
+    // The order to open it stands before in the same outbox.
+    let Some(mut log) = read::<LogRecord>(view, &key)? else {
+        let text = format!("channel {channel} is archived here and was never opened");
+        return Ok(Some(Reply::refused(Code::Internal, text)));
+    };
+    if log.archived != archived {
+        log.archived = archived;
+        effects.put(key, &log);
+    }
+    Ok(None)
 }

@@ -1,7 +1,9 @@
 //! Reading a management shard.
 
 use bytes::Bytes;
-use throng_protocol::cluster::{ChannelInfo, GroupInfo, MemberInfo, Permissions, ROLES_MAX, RoleInfo};
+use throng_protocol::cluster::{
+    ChannelInfo, GroupInfo, ListedChannel, MemberInfo, Permissions, ROLES_MAX, RoleInfo,
+};
 use throng_protocol::ids::{AppId, ChannelId, GroupId, RoleId, ShardId, UserId, UserNumber};
 
 use crate::management::role;
@@ -133,7 +135,7 @@ pub fn channels(
     group: &GroupId,
     after: Option<&ChannelId>,
     limit: usize,
-) -> Result<Vec<ChannelInfo>, ApplyError> {
+) -> Result<Vec<ListedChannel>, ApplyError> {
     let (from, to) = match after {
         Some(after) => keys::channels_after(app, group, after),
         None => keys::channels(app, group),
@@ -141,7 +143,10 @@ pub fn channels(
     let found = view.scan(&from, &to, limit)?;
     found
         .iter()
-        .map(|(key, value)| Ok(ChannelRecord::decode(key, value)?.info))
+        .map(|(key, value)| {
+            let ChannelRecord { info, archived, .. } = ChannelRecord::decode(key, value)?;
+            Ok(ListedChannel { info, archived })
+        })
         .collect()
 }
 

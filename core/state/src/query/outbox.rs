@@ -93,6 +93,12 @@ pub fn fence_waits(
                 app: of,
                 group: within,
                 version: since,
+            }
+            | Delivery::Archive {
+                app: of,
+                group: within,
+                version: since,
+                ..
             } => of == app && within == group && *since <= version,
             Delivery::OpenChannel { .. } => false,
         };

@@ -77,6 +77,7 @@ fn commands() -> Vec<(Plane, Command)> {
         join_all("g", &[2, 3]),
         create_channel_by("g", "e", None),
         kick_since("g", 3, None, Some(7)),
+        archive("c", true),
         put_role("helper", Permissions::MUTE),
         assign(2, &["helper"]),
         put_role("everyone", Permissions::NONE),
@@ -92,6 +93,7 @@ fn commands() -> Vec<(Plane, Command)> {
         delivered(3, fence(6, 2, FenceKind::Mute)),
         delivered(4, fence(7, 2, FenceKind::Rights)),
         delivered(5, rights_lost(1)),
+        delivered(6, archive_told(ChannelNumber(1), false, 3)),
         append(&message(2, 1, "hello")),
         append(&message(1, 1, "hello")),
         command(&change(1, 7, 1, modify("better"))),
@@ -138,7 +140,12 @@ fn commands_and_replies_and_deliveries_are_read_as_they_were_written() {
         epoch: Epoch(1),
         floor: 7,
     };
-    for delivery in [delivery, fence(5, 2, FenceKind::Left), rights_lost(9)] {
+    for delivery in [
+        delivery,
+        fence(5, 2, FenceKind::Left),
+        rights_lost(9),
+        archive_told(ChannelNumber(1), true, 3),
+    ] {
         assert_eq!(Delivery::decode(&delivery.encode()), Ok(delivery));
     }
 }

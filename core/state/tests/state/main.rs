@@ -1,6 +1,7 @@
 //! What each command does to each plane, as lists of effects, and the promises over sequences of
 //! commands, against naive models.
 
+mod archive;
 mod change_model;
 mod changes;
 mod decoding;

@@ -1,6 +1,6 @@
 //! The management plane: directory, groups, members, channels.
 
-use throng_protocol::cluster::{ChannelInfo, MEMBERS_PAGE_MAX, Permissions};
+use throng_protocol::cluster::{ChannelInfo, ListedChannel, MEMBERS_PAGE_MAX, Permissions};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{AppId, ChannelNumber, Epoch, ShardId, UserNumber};
 use throng_protocol::placement::Plane;
@@ -338,7 +338,11 @@ fn a_channel_and_the_order_to_open_it_are_committed_together() {
                 put(keys::group(&app(), &group("g")), &group_record(2, 1, 1)),
                 put(
                     keys::channel(&app(), &group("g"), &channel("c")),
-                    &ChannelRecord { info: info.clone() }
+                    &ChannelRecord {
+                        info: info.clone(),
+                        archived: false,
+                        decided: 0,
+                    }
                 ),
                 put(
                     keys::channel_counter(),
@@ -412,7 +416,11 @@ fn the_app_itself_creates_channels_without_being_a_member() {
         let after = after.map(channel);
         query::channels(&shard, &app(), &group("g"), after.as_ref(), limit).unwrap()
     };
-    assert_eq!(listed(None, 2), [first_channel()]);
+    let first = ListedChannel {
+        info: first_channel(),
+        archived: false,
+    };
+    assert_eq!(listed(None, 2), [first]);
     assert!(listed(Some("c"), 2).is_empty() && listed(None, 0).is_empty());
     assert_eq!(listed(Some("b"), 2).len(), 1);
 }

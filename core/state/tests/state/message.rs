@@ -45,7 +45,8 @@ fn a_channel_opens_with_an_empty_log() {
                     keys::log(C),
                     &LogRecord {
                         info: info(1),
-                        epoch: Epoch(1)
+                        epoch: Epoch(1),
+                        archived: false,
                     }
                 ),
                 put(keys::tail(C), &tail),

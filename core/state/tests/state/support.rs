@@ -208,6 +208,27 @@ pub fn mute(name: &str, number: u64, until_ms: u64, by: Option<u64>) -> Command 
     })
 }
 
+/// Archives a channel of group `g`, or opens it again.
+pub fn archive(name: &str, archived: bool) -> Command {
+    Command::Management(ManagementCommand::ArchiveChannel {
+        app: app(),
+        group: group("g"),
+        channel: channel(name),
+        archived,
+    })
+}
+
+/// That a channel of group `g` was archived, as the management shard tells of it.
+pub fn archive_told(number: ChannelNumber, archived: bool, version: u64) -> Delivery {
+    Delivery::Archive {
+        app: app(),
+        group: group("g"),
+        channel: number,
+        archived,
+        version,
+    }
+}
+
 fn role_change(change: RoleChange) -> Command {
     Command::Management(ManagementCommand::Roles {
         app: app(),

@@ -380,6 +380,12 @@ fn commands() -> Vec<Command> {
             group: group(),
             members: vec![(user(), number), (bob(), UserNumber(2))],
         },
+        ManagementCommand::ArchiveChannel {
+            app: app(),
+            group: group(),
+            channel: ChannelId::new("hall").unwrap(),
+            archived: true,
+        },
         put_role(Permissions::MUTE),
         assign_roles(),
         put_role(Permissions::NONE),
