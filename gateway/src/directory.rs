@@ -145,6 +145,20 @@ impl Directory {
         group: &GroupId,
         by: Deadline,
     ) -> Result<Granted, Refused> {
+        match self.asked_grant(who, group, by).await {
+            // Whoever asked for others did so before this request came, maybe before its user was let in.
+            (Err(refused), false) if refused.is_of_grant() => self.asked_grant(who, group, by).await.0,
+            (answered, _) => answered,
+        }
+    }
+
+    /// Asks for a grant, or waits with others who ask for the same; whether it was asked for now.
+    async fn asked_grant(
+        &self,
+        who: &Identity,
+        group: &GroupId,
+        by: Deadline,
+    ) -> (Result<Granted, Refused>, bool) {
         let key = (who.app.clone(), group.clone(), who.number);
         let question = self.asking.ask(key.clone());
         let upstream = Arc::clone(&self.upstream);
@@ -169,20 +183,19 @@ impl Directory {
             }
         });
         let answered = within(by, asked).await;
-        match answered {
-            Ok(grant) => {
-                let rights = rights(&grant)?;
-                if question.holds() {
-                    let grant = grant.clone();
-                    self.grants.insert(key, HeldGrant { grant, rights, until });
-                }
-                Ok(Granted { grant, rights, fresh })
+        let granted = answered.and_then(|grant| {
+            let rights = rights(&grant)?;
+            Ok(Granted { grant, rights, fresh })
+        });
+        match &granted {
+            Ok(Granted { grant, rights, .. }) if question.holds() => {
+                let (grant, rights) = (grant.clone(), *rights);
+                self.grants.insert(key, HeldGrant { grant, rights, until });
             }
-            Err(refused) => {
-                self.grants.remove(&key);
-                Err(refused)
-            }
+            Ok(_) => {}
+            Err(_) => self.grants.remove(&key),
         }
+        (granted, fresh)
     }
 
     /// Forgets a user's grant, because the membership or a right has changed.

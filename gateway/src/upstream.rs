@@ -427,6 +427,7 @@ fn changes(request: &Request) -> bool {
     matches!(
         request,
         Request::Append { .. }
+            | Request::Change { .. }
             | Request::Join { .. }
             | Request::Leave { .. }
             | Request::Kick { .. }

@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::caller::Caller;
 use crate::error::{ApiError, ErrorBody};
-use crate::input::{Input, Names, Parameters};
+use crate::input::{Input, Names, Parameters, named};
 use crate::messages::{body, by as right, client_message_id, found};
 use crate::{Api, now_ms, unexpected};
 
@@ -21,7 +21,8 @@ use crate::{Api, now_ms, unexpected};
 #[serde(deny_unknown_fields)]
 pub struct NewBody {
     /// The member who changes it; the app itself if not given.
-    #[schema(value_type = Option<String>, example = "ann")]
+    #[schema(value_type = String, required = false, example = "ann")]
+    #[serde(default, deserialize_with = "named")]
     by: Option<UserId>,
     /// The body as text.
     #[schema(example = "better")]
@@ -35,7 +36,8 @@ pub struct NewBody {
 #[serde(deny_unknown_fields)]
 pub struct Recalling {
     /// The member; the app itself if not given.
-    #[schema(value_type = Option<String>, example = "ann")]
+    #[schema(value_type = String, required = false, example = "ann")]
+    #[serde(default, deserialize_with = "named")]
     by: Option<UserId>,
 }
 
@@ -54,7 +56,8 @@ pub struct Deleting {
 #[serde(deny_unknown_fields)]
 pub struct NewKeys {
     /// The member who changes them; the app itself if not given.
-    #[schema(value_type = Option<String>, example = "ann")]
+    #[schema(value_type = String, required = false, example = "ann")]
+    #[serde(default, deserialize_with = "named")]
     by: Option<UserId>,
     /// Keys of 1 to 32 bytes and their values of at most 4,096 bytes.
     #[serde(default)]

@@ -5,6 +5,8 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize as _, Deserializer};
+use throng_protocol::ids::UserId;
 
 use crate::Api;
 use crate::error::ApiError;
@@ -77,4 +79,9 @@ pub fn limit(given: Option<u32>, default: u32, max: u32) -> Result<u32, ApiError
         return Ok(limit);
     }
     Err(ApiError::invalid(format!("`limit` is 1 to {max}, not {limit}")))
+}
+
+/// A user who is named, or not at all: `null` is neither, for by leaving a name out the app itself is meant.
+pub fn named<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<UserId>, D::Error> {
+    UserId::deserialize(deserializer).map(Some)
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use throng_protocol::cluster::{
     Anchor, Append, By, ChannelInfo, Direction, Entry, Grant, Hole, Page, Reply, Request,
 };
-use throng_protocol::ids::{AppId, ChannelId, ClientMessageId, Epoch, GroupId, Seq, UserId};
+use throng_protocol::ids::{AppId, ChannelId, ClientMessageId, Epoch, GroupId, Seq, UserId, UserNumber};
 use throng_protocol::limits::{PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX};
 use utoipa::{IntoParams, ToSchema};
 
@@ -21,7 +21,7 @@ use crate::answers::known_number;
 use crate::caller::Caller;
 use crate::changes;
 use crate::error::{ApiError, ErrorBody};
-use crate::input::{Input, Names, Parameters, limit};
+use crate::input::{Input, Names, Parameters, limit, named};
 use crate::{Api, now_ms, unexpected};
 
 /// The header of a request that may be asked again without being carried out twice.
@@ -35,7 +35,8 @@ const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 #[serde(deny_unknown_fields)]
 pub struct NewMessage {
     /// The member it is from; without it, the app itself: a system message.
-    #[schema(value_type = Option<String>, example = "ann")]
+    #[schema(value_type = String, required = false, example = "ann")]
+    #[serde(default, deserialize_with = "named")]
     sender: Option<UserId>,
     /// Its body as text.
     #[schema(example = "hello")]
@@ -86,8 +87,8 @@ pub struct Message {
     ts: String,
     /// The milliseconds of its time stamp, Unix.
     at_ms: u64,
-    /// Who sent it.
-    sender: String,
+    /// Who sent it; none for the app itself.
+    sender: Option<String>,
     /// The sender's key.
     client_message_id: String,
     /// Its body, if that is text. Of a change: the message's, as it is now.
@@ -110,7 +111,7 @@ impl Message {
             expansion_elsewhere: entry.keys_elsewhere,
             ts: entry.ts.0.to_string(),
             at_ms: entry.ts.0 >> 16,
-            sender: entry.sender.to_string(),
+            sender: (entry.sender_number != UserNumber(0)).then(|| entry.sender.to_string()),
             client_message_id: entry.client_message_id.to_string(),
             text: std::str::from_utf8(&entry.body).ok().map(str::to_owned),
             body: STANDARD.encode(&entry.body),

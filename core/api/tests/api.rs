@@ -555,7 +555,7 @@ async fn the_app_itself_speaks_in_its_own_name() {
     let message = &page["messages"][0];
     assert_eq!(
         (&message["place"], &message["sender"], &message["text"]),
-        (&system["place"], &json!("first"), &json!("silence, please"))
+        (&system["place"], &Value::Null, &json!("silence, please"))
     );
     let path = format!("{hall}/{}", system["place"].as_str().unwrap());
     let by_bob = json!({"by": "bob", "text": "noise"});
@@ -566,8 +566,14 @@ async fn the_app_itself_speaks_in_its_own_name() {
         world.refused("POST", nowhere, json!({"text": "hello"})).await,
         (404, 300)
     );
-    let of_none = json!({"sender": null, "text": "also the app's"});
-    world.done("POST", hall, of_none).await;
+    let of_none = json!({"sender": null, "text": "forgotten"});
+    assert_eq!(world.refused("POST", hall, of_none).await, (400, 105));
+    assert_eq!(
+        world
+            .refused("POST", &format!("{path}/recall"), json!({"by": null}))
+            .await,
+        (400, 105)
+    );
     world.node.stop().await;
 }
 

@@ -294,7 +294,11 @@ impl Requests {
             return self.renew(granted, group, by).await;
         }
         if refused.is_of_grant() && !granted.fresh && !planted!("old_grant_is_final") {
-            return self.renew(granted, group, by).await;
+            let judged = granted.rights.version;
+            self.renew(granted, group, by).await?;
+            // The same grant again would be refused again.
+            let same = granted.rights.version == judged && refused.code != Code::NotMember;
+            return if same { Err(refused) } else { Ok(()) };
         }
         if refused.code != Code::ChannelUnknown {
             return Err(refused);

@@ -60,12 +60,18 @@ impl<'a> Target<'a> {
             let permissions = role::permissions(view, of, group, number)?;
             Ok::<_, ApplyError>(permissions.has(permission))
         };
+        if let Some(by) = by {
+            // Every right is a member's, that of the creator too.
+            let key = keys::member(self.app, self.group, by);
+            if read::<MemberRecord>(view, &key)?.is_none() {
+                let text = format!("who asks is not a member of {}", self.group);
+                return Ok(Some(Reply::refused(Code::NotMember, text)));
+            }
+        }
         let text = if self.number == group.creator {
             format!("{} created {} and keeps every right in it", self.user, self.group)
         } else if let Some(by) = by.filter(|by| *by != group.creator) {
-            // Roles are of members alone.
-            let is_member = read::<MemberRecord>(view, &keys::member(self.app, self.group, by))?.is_some();
-            if !is_member || !has(by)? {
+            if !has(by)? {
                 format!(
                     "only the creator of {} and who has the permission may do this",
                     self.group

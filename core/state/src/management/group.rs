@@ -20,6 +20,9 @@ pub(super) fn create_group(
     number: UserNumber,
     effects: &mut Effects,
 ) -> Result<Reply, ApplyError> {
+    if let Some(refusal) = nobody(number) {
+        return Ok(refusal);
+    }
     let key = keys::group(app, group);
     if let Some(existing) = read::<GroupRecord>(view, &key)? {
         return Ok(if existing.creator == number {
@@ -60,4 +63,9 @@ pub(super) fn create_group(
 /// The refusal for a group that does not exist.
 pub(super) fn unknown(group: &GroupId) -> Reply {
     Reply::refused(Code::GroupUnknown, format!("there is no group {group}"))
+}
+
+/// Refuses the number that is no user's: it stands for the app itself, which nobody may speak as.
+pub(super) fn nobody(number: UserNumber) -> Option<Reply> {
+    (number == UserNumber(0)).then(|| Reply::refused(Code::InvalidField, "0 is the number of no user"))
 }

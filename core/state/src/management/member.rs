@@ -22,6 +22,9 @@ pub(super) fn join(
     number: UserNumber,
     effects: &mut Effects,
 ) -> Result<Reply, ApplyError> {
+    if let Some(refusal) = group::nobody(number) {
+        return Ok(refusal);
+    }
     let group_key = keys::group(app, group);
     let Some(mut record) = read::<GroupRecord>(view, &group_key)? else {
         return Ok(group::unknown(group));
@@ -47,6 +50,9 @@ pub(super) fn join_all(
     if members.len() > MEMBERS_PAGE_MAX as usize {
         let text = format!("{} users, {MEMBERS_PAGE_MAX} are allowed at once", members.len());
         return Ok(Reply::refused(Code::InvalidField, text));
+    }
+    if let Some(refusal) = members.iter().find_map(|(_, number)| group::nobody(*number)) {
+        return Ok(refusal);
     }
     let group_key = keys::group(app, group);
     let Some(mut record) = read::<GroupRecord>(view, &group_key)? else {

@@ -426,6 +426,17 @@ fn the_app_itself_creates_channels_without_being_a_member() {
 }
 
 #[test]
+fn the_number_of_nobody_becomes_a_member_by_no_way() {
+    let mut shard = management();
+    refused(&mut shard, &create_group("g", 0), Code::InvalidField);
+    shard.reply(&create_group("g", 1));
+    refused(&mut shard, &join("g", 0), Code::InvalidField);
+    refused(&mut shard, &join_all("g", &[2, 0]), Code::InvalidField);
+    let group = query::group_info(&shard, &app(), &group("g")).unwrap();
+    assert_eq!(group.map(|group| group.members), Some(1));
+}
+
+#[test]
 fn many_users_join_in_one_step_or_none_does() {
     let mut shard = management();
     refused(&mut shard, &join_all("g", &[1, 2]), Code::GroupUnknown);

@@ -337,6 +337,9 @@ impl World {
     /// The group if `by` may take a right from `user` in it.
     fn permitted(&mut self, name: &str, user: u64, by: Option<u64>) -> Result<&mut Group, Code> {
         let group = self.groups.get_mut(name).ok_or(Code::GroupUnknown)?;
+        if by.is_some_and(|by| !group.members.contains_key(&by)) {
+            return Err(Code::NotMember);
+        }
         if by.is_some_and(|by| by != group.creator) || user == group.creator {
             return Err(Code::Forbidden);
         }

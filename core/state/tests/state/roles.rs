@@ -235,7 +235,11 @@ fn who_has_the_permission_kicks_and_mutes_who_has_it_not() {
         shard.reply(&leave("g", 2));
         shard.reply(&join("g", 3));
         shard.reply(&put_role("everyone", permission));
-        refused(&mut shard, &command(3, Some(2)), Code::Forbidden);
+        refused(&mut shard, &command(3, Some(2)), Code::NotMember);
+        // The creator's as well.
+        shard.reply(&put_role("everyone", Permissions::EVERYONE));
+        shard.reply(&leave("g", 1));
+        refused(&mut shard, &command(3, Some(1)), Code::NotMember);
     }
 }
 

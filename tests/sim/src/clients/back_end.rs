@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use throng_protocol::cluster::{self, PeerId, REQUEST_LANE, Refusal, Reply, Request};
-use throng_protocol::code::Code;
+use throng_protocol::code::{Class, Code};
 use throng_protocol::ids::{AppId, NodeId};
 use throng_transport::cluster::node_name;
 use throng_transport::{ClusterEndpoint, ClusterPool};
@@ -88,10 +88,10 @@ impl BackEnd {
                     });
                 }
                 Err(Failed::Refused(Refusal::Code { code, .. })) => {
-                    // What a leader began that was lost may be done.
+                    // What a leader began that was lost, or whose disk filled behind it, may be done.
                     return Err(Answer::Refused {
                         code: code.number(),
-                        unknown: code == Code::Unavailable,
+                        unknown: code.class() != Class::Fatal || code == Code::Internal,
                     });
                 }
                 Err(Failed::Refused(Refusal::NotLeader { leader })) => leader,

@@ -72,7 +72,7 @@ fn reason(run: &Run, asked: &Asked, code: u16) -> Result<(), &'static str> {
             Err("they were a member all the time")
         }
         Some(Code::IdempotencyConflict) if !key_was_used(run, asked) => Err("no other message has that key"),
-        Some(Code::GroupUnknown | Code::ChannelUnknown) => Err("it exists"),
+        Some(Code::GroupUnknown | Code::ChannelUnknown | Code::RoleUnknown) => Err("it exists"),
         Some(Code::RetryTooOld) => Err("it is not old"),
         Some(
             Code::Forbidden
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_exists_is_never_unknown_and_nothing_is_too_old() {
-        for code in [300, 301, 303, 105, 402] {
+        for code in [300, 301, 303, 308, 105, 402] {
             let mut story = Story::new();
             refused(&mut story, code);
             assert!(story.judged(INVARIANT).is_err(), "{code}");
