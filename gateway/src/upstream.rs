@@ -422,22 +422,80 @@ fn final_refusal(refusal: Refusal, maybe_done: bool) -> Refused {
     }
 }
 
-/// Whether carrying a request out changes something that others see.
+/// Whether carrying a request out changes something that others see. Every request is named, so that none is
+/// taken for harmless because nobody thought of it.
 fn changes(request: &Request) -> bool {
-    matches!(
-        request,
+    match request {
         Request::Append { .. }
-            | Request::Change { .. }
-            | Request::Join { .. }
-            | Request::Leave { .. }
-            | Request::Kick { .. }
-            | Request::Mute { .. }
-            | Request::CreateGroup { .. }
-            | Request::CreateChannel { .. }
-    )
+        | Request::Change { .. }
+        | Request::Join { .. }
+        | Request::JoinAll { .. }
+        | Request::Leave { .. }
+        | Request::Kick { .. }
+        | Request::Mute { .. }
+        | Request::CreateGroup { .. }
+        | Request::CreateChannel { .. }
+        | Request::ArchiveChannel { .. }
+        | Request::PutRole { .. }
+        | Request::RemoveRole { .. }
+        | Request::AssignRoles { .. }
+        | Request::PutApp { .. }
+        | Request::AddApiKey { .. }
+        | Request::RemoveApiKey { .. } => true,
+        // A name gets its number once, whoever asks; leases and deliveries are between core nodes.
+        Request::User { .. } | Request::LeaseNumbers { .. } | Request::Deliver { .. } => false,
+        Request::Map
+        | Request::App { .. }
+        | Request::KnownUser { .. }
+        | Request::Grant { .. }
+        | Request::Channel { .. }
+        | Request::Channels { .. }
+        | Request::Group { .. }
+        | Request::Members { .. }
+        | Request::Roles { .. }
+        | Request::ApiKeys { .. }
+        | Request::Page { .. }
+        | Request::Changes { .. }
+        | Request::Expansion { .. }
+        | Request::Status
+        | Request::Clock => false,
+    }
 }
 
 /// Some of a wait, so that callers do not come back all at once.
 pub(crate) fn jittered(wait: Duration) -> Duration {
     wait.mul_f64(rand::rng().random_range(0.5..=1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use throng_protocol::cluster::{AppendChange, By, Change};
+    use throng_protocol::ids::{AppId, ChannelNumber, ClientMessageId, GroupId, Position};
+
+    use super::*;
+
+    #[test]
+    fn a_refused_change_behind_one_that_may_be_made_is_not_final() {
+        let request = Request::Change {
+            shard: ShardId(101),
+            change: AppendChange {
+                channel: ChannelNumber(1),
+                by: By::App {
+                    app: AppId::new("app").unwrap(),
+                    group: GroupId::new("group").unwrap(),
+                },
+                client_message_id: ClientMessageId(1),
+                first_attempt_ms: 0,
+                target: Position::default(),
+                change: Change::Recall,
+            },
+        };
+        assert!(changes(&request) && !changes(&Request::Clock));
+        let forbidden = || Refusal::Code {
+            code: Code::Forbidden,
+            text: "so it is".to_owned(),
+        };
+        assert_eq!(final_refusal(forbidden(), true).code, Code::Unavailable);
+        assert_eq!(final_refusal(forbidden(), false).code, Code::Forbidden);
+    }
 }

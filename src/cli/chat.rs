@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use throng_client::{
     Change, ChannelId, Client, Code, Direction, Entry, EntryKind, Epoch, Event, Fenced, From, GroupId, Hole,
-    Position, RequestError, Seq, UserId,
+    Position, RequestError, Seq, UserId, UserNumber,
 };
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::JoinSet;
@@ -295,10 +295,12 @@ async fn speak(client: Client, group: GroupId, channel: ChannelId, line: String)
 /// not obeyed.
 fn line_of(entry: &Entry) -> String {
     let plain = |text: &str| text.chars().flat_map(visible).collect::<String>();
-    let (sender, body) = (
-        entry.sender.as_str(),
-        plain(&String::from_utf8_lossy(&entry.body)),
-    );
+    let sender = match entry.sender_number {
+        // A user may have the app's name.
+        UserNumber(0) => format!("{} (the app)", entry.sender),
+        _ => entry.sender.to_string(),
+    };
+    let body = plain(&String::from_utf8_lossy(&entry.body));
     let set = entry.expansion.iter();
     let mut keys: Vec<String> = set
         .map(|(key, value)| format!("{}={}", plain(key), plain(value)))
@@ -335,6 +337,9 @@ fn visible(c: char) -> Vec<char> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use throng_client::{ClientMessageId, Ts};
+
     use super::*;
 
     #[test]
@@ -351,6 +356,27 @@ mod tests {
             Line::Mute(user("bob"), Duration::from_secs(60))
         );
         assert_eq!(read("/mute  bob  0 "), Line::Mute(user("bob"), Duration::ZERO));
+    }
+
+    #[test]
+    fn the_app_itself_is_told_from_a_user_of_its_name() {
+        let entry = |number| Entry {
+            seq: Seq(1),
+            ts: Ts(1),
+            kind: EntryKind::Message.number(),
+            sender: UserId::new("demo").unwrap(),
+            sender_number: UserNumber(number),
+            client_message_id: ClientMessageId(1),
+            body: Bytes::from_static(b"hello"),
+            target: Seq(0),
+            version: Seq(0),
+            hole: 0,
+            expansion: Vec::new(),
+            removed: Vec::new(),
+            keys_elsewhere: false,
+        };
+        assert_eq!(line_of(&entry(7)), "demo: hello");
+        assert_eq!(line_of(&entry(0)), "demo (the app): hello");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use throng_protocol::cluster::{ChannelInfo, Entry, FenceAt, Hole, Page};
-use throng_protocol::ids::{MessageId, Seq, Ts};
+use throng_protocol::ids::{MessageId, Seq, Ts, UserNumber};
 
 use super::admin::Admin;
 use super::cluster_file::ClusterFile;
@@ -34,7 +34,8 @@ struct EntryLine<'a> {
     ts: u64,
     id: String,
     kind: &'a str,
-    sender: &'a str,
+    /// None for the app itself, whose name a user may have as well.
+    sender: Option<&'a str>,
     client_id: u64,
     target: Option<u64>,
     version: u64,
@@ -112,7 +113,7 @@ impl<W: Write> Printer<'_, W> {
             ts: entry.ts.0,
             id: id.to_string(),
             kind: entry.kind.name(),
-            sender: entry.sender.as_str(),
+            sender: (entry.sender_number != UserNumber(0)).then(|| entry.sender.as_str()),
             client_id: entry.client_message_id.0,
             target: (entry.target != Seq(0)).then_some(entry.target.0),
             version: entry.version.0,
@@ -216,7 +217,11 @@ mod tests {
             fences,
         };
         let first = page(0, vec![entry(1), entry(2)], vec![fence(0, 4), fence(1, 5)]);
-        let last = page(2, vec![entry(3)], vec![fence(2, 6), fence(3, 7), fence(3, 8)]);
+        let by_app = Entry {
+            sender_number: UserNumber(0),
+            ..entry(3)
+        };
+        let last = page(2, vec![by_app], vec![fence(2, 6), fence(3, 7), fence(3, 8)]);
         printer.page(&first).expect("written");
         printer.page(&last).expect("written");
         let text = String::from_utf8(printer.out).expect("text");
@@ -239,5 +244,8 @@ mod tests {
             (3, 30, 8),
         ];
         assert_eq!(shown, expected);
+        // The app has a name as users have, and is none of them.
+        let senders: Vec<&str> = text.lines().filter(|line| !line.contains("fence_kind")).collect();
+        assert!(senders[0].contains(r#""sender":"ann""#) && senders[2].contains(r#""sender":null"#));
     }
 }

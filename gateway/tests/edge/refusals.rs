@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use throng_protocol::cluster::Refusal;
+use throng_protocol::cluster::{FenceKind, Refusal};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelNumber, ClientMessageId, GroupId, Position, Ts, UserId};
 use throng_protocol::limits::BODY_BYTES_MAX;
@@ -218,6 +218,58 @@ async fn a_core_that_does_not_answer_at_all_makes_requests_unavailable_in_bounde
     assert!(matches!(answer, Message::Error(error) if error.code == 500));
     assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
     client.expect_closed(500).await;
+}
+
+#[tokio::test]
+async fn what_a_held_grant_does_not_permit_is_asked_again_only_if_the_group_has_changed() {
+    let edge = Edge::start().await;
+    let mut client = Client::open(&edge, "ann").await;
+    assert!(matches!(client.send(1, 1, "a").await, Message::Ack(_)));
+    let forbid = || {
+        edge.core.refuse_appends.lock().push(Refusal::Code {
+            code: Code::Forbidden,
+            text: "so it is".to_owned(),
+        });
+    };
+    forbid();
+    let answer = client.send(1, 2, "b").await;
+    assert!(matches!(answer, Message::Error(error) if error.code == Code::Forbidden.number()));
+    assert_eq!(edge.core.appends.load(Ordering::SeqCst), 2);
+    edge.core.fence(&UserId::new("eve").unwrap(), FenceKind::Mute);
+    forbid();
+    assert!(matches!(client.send(1, 2, "b").await, Message::Ack(_)));
+    assert_eq!(edge.core.appends.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn a_send_after_a_join_elsewhere_is_not_judged_by_what_others_were_told_before_it() {
+    let edge = Edge::start().await;
+    edge.core.strangers.lock().push(UserId::new("eve").unwrap());
+    let mut early = Client::open(&edge, "eve").await;
+    let mut late = Client::open(&edge, "eve").await;
+    let (made, was_made) = oneshot::channel();
+    let (go, may_go) = oneshot::channel();
+    *edge.core.hold_grant.lock() = Some((made, may_go));
+    let send = |request, key| message::Send {
+        request,
+        group: group(),
+        channel: channel(1),
+        client_message_id: ClientMessageId(key),
+        first_attempt_ms: 1,
+        body: "x".into(),
+    };
+    let request = early.next_request();
+    early.say(send(request, 1)).await;
+    was_made.await.unwrap();
+    // The user joins by another edge, of which this one hears nothing.
+    edge.core.strangers.lock().clear();
+    let request = late.next_request();
+    late.say(send(request, 2)).await;
+    // It waits for the answer that is under way.
+    late.ping().await;
+    go.send(()).unwrap();
+    assert!(matches!(late.hear().await, Message::Ack(ack) if ack.request == request));
+    early.expect_refusal(302).await;
 }
 
 #[tokio::test]
