@@ -372,30 +372,46 @@ fn entries<'a>(b: &mut Builder<'a>, entries: &[Entry]) -> Entries<'a> {
     let tables: Vec<_> = entries
         .iter()
         .map(|entry| {
-            let sender = Some(b.create_string(entry.sender.as_str()));
-            let body = Some(b.create_vector(&entry.body));
-            let (keys, values) = pairs(b, &entry.expansion);
-            let removed = strings(b, &entry.removed);
-            let args = v1::EntryArgs {
-                seq: entry.seq.0,
-                ts: entry.ts.0,
-                kind: entry.kind,
-                sender,
-                sender_number: entry.sender_number.0,
-                client_message_id: entry.client_message_id.0,
-                body,
-                target: entry.target.0,
-                version: entry.version.0,
-                hole: entry.hole,
-                keys,
-                values,
-                removed,
-                keys_elsewhere: entry.keys_elsewhere,
+            let sender = b.create_string(entry.sender.as_str());
+            let body = b.create_vector(&entry.body);
+            let of_change = is_of_change(entry);
+            let ((keys, values), removed) = match of_change {
+                true => (pairs(b, &entry.expansion), strings(b, &entry.removed)),
+                false => ((None, None), None),
             };
-            v1::Entry::create(b, &args)
+            // Wide fields before narrow ones: there is no padding between them.
+            let mut table = v1::EntryBuilder::new(b);
+            if of_change {
+                table.add_version(entry.version.0);
+                table.add_target(entry.target.0);
+            }
+            table.add_client_message_id(entry.client_message_id.0);
+            table.add_sender_number(entry.sender_number.0);
+            table.add_ts(entry.ts.0);
+            table.add_seq(entry.seq.0);
+            if of_change {
+                removed.into_iter().for_each(|removed| table.add_removed(removed));
+                values.into_iter().for_each(|values| table.add_values(values));
+                keys.into_iter().for_each(|keys| table.add_keys(keys));
+            }
+            table.add_body(body);
+            table.add_sender(sender);
+            if of_change {
+                table.add_keys_elsewhere(entry.keys_elsewhere);
+                table.add_hole(entry.hole);
+            }
+            table.add_kind(entry.kind);
+            table.finish()
         })
         .collect();
     b.create_vector(&tables)
+}
+
+/// Whether an entry is a change, or a message that was changed: most are neither, and are spared its fields.
+fn is_of_change(entry: &Entry) -> bool {
+    entry.target.0 | entry.version.0 | u64::from(entry.hole) != 0
+        || entry.keys_elsewhere
+        || !(entry.expansion.is_empty() && entry.removed.is_empty())
 }
 
 /// Texts as a field; absent if there are none, since most entries have none.
