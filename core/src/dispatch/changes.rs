@@ -6,9 +6,9 @@ use throng_protocol::ids::{ChannelNumber, Position, ShardId};
 use throng_protocol::placement::Plane;
 use throng_state::command::{ChangeMessage, Command, MessageCommand};
 use throng_state::query::ChangesWanted;
-use throng_state::{ApplyError, Reply as StateReply, View, query};
+use throng_state::{Reply as StateReply, query};
 
-use super::message::{claims, unentitled, writer};
+use super::message::{read, writer};
 use super::{refused, unexpected};
 use crate::core::Core;
 
@@ -126,34 +126,4 @@ async fn expansion(
 fn of_another_epoch(channel: ChannelNumber) -> Refusal {
     let text = format!("the log of channel {channel} is of another epoch");
     refused(Code::TargetUnknown, text)
-}
-
-/// Reads a channel for whoever has a grant, which is judged against the state that is read; or for the app.
-async fn read<T>(
-    core: &Core,
-    shard: ShardId,
-    channel: ChannelNumber,
-    grant: Option<&Grant>,
-    what: impl Fn(&dyn View) -> Result<T, ApplyError>,
-) -> Result<T, Refusal> {
-    let replica = core.replica_of(shard, Plane::Message)?;
-    replica.linearize().await?;
-    let claims = match grant {
-        Some(grant) => Some(claims(core, grant, core.now_ms())?),
-        None => None,
-    };
-    replica.read(|view| {
-        if query::channel(view, channel)?.is_none() {
-            let text = format!("there is no channel {channel} here");
-            return Ok(Err(refused(Code::ChannelUnknown, text)));
-        }
-        let refusal = match &claims {
-            Some(claims) => unentitled(view, channel, claims)?,
-            None => None,
-        };
-        Ok(match refusal {
-            Some(refusal) => Err(refusal),
-            None => Ok(what(view)?),
-        })
-    })?
 }

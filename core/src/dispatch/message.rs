@@ -91,8 +91,7 @@ fn of_app(app: AppId, group: GroupId, issued_ms: u64) -> Result<GrantClaims, Ref
     })
 }
 
-/// A page of a channel's log, confirmed by a quorum. A grant is judged against the same state that
-/// the page is read from.
+/// A page of a channel's log.
 pub(super) async fn page(
     core: &Core,
     shard: ShardId,
@@ -100,48 +99,68 @@ pub(super) async fn page(
     wanted: PageWanted,
     grant: Option<Grant>,
 ) -> Answer {
-    let replica = core.replica_of(shard, Plane::Message)?;
     if grant.is_some() && wanted.fences {
         let text = "fences are not told on behalf of a user";
         return Err(refused(Code::InvalidField, text));
     }
-    if !planted!("stale_read") {
-        replica.linearize().await?;
-    }
-    let claims = match &grant {
-        Some(grant) => Some(claims(core, grant, core.now_ms())?),
-        None => None,
-    };
     let wanted = PageWanted {
         limit: wanted.limit.clamp(1, PAGE_ENTRIES_MAX),
         ..wanted
     };
-    let page = replica.read(|view| {
+    let page = read(core, shard, channel, grant.as_ref(), |view| {
+        query::page(view, channel, &wanted)
+    })
+    .await?;
+    page.map(Reply::Page).ok_or_else(|| channel_unknown(channel))
+}
+
+/// Reads a channel, confirmed by a quorum, for whoever has a grant, which is judged against the same state that is
+/// read; or for the app.
+pub(super) async fn read<T>(
+    core: &Core,
+    shard: ShardId,
+    channel: ChannelNumber,
+    grant: Option<&Grant>,
+    what: impl Fn(&dyn View) -> Result<T, ApplyError>,
+) -> Result<T, Refusal> {
+    let replica = core.replica_of(shard, Plane::Message)?;
+    if !planted!("stale_read") {
+        replica.linearize().await?;
+    }
+    let claims = match grant {
+        Some(grant) => Some(claims(core, grant, core.now_ms())?),
+        None => None,
+    };
+    replica.read(|view| {
+        if query::channel(view, channel)?.is_none() {
+            return Ok(Err(channel_unknown(channel)));
+        }
         let refusal = match &claims {
             Some(claims) => unentitled(view, channel, claims)?,
             None => None,
         };
         Ok(match refusal {
             Some(refusal) => Err(refusal),
-            None => Ok(query::page(view, channel, &wanted)?),
+            None => Ok(what(view)?),
         })
-    })?;
-    page?.map(Reply::Page).ok_or_else(|| {
-        refused(
-            Code::ChannelUnknown,
-            format!("there is no channel {channel} here"),
-        )
-    })
+    })?
+}
+
+fn channel_unknown(channel: ChannelNumber) -> Refusal {
+    refused(
+        Code::ChannelUnknown,
+        format!("there is no channel {channel} here"),
+    )
 }
 
 /// The claims of a grant whose seal and age are right.
-pub(super) fn claims(core: &Core, grant: &Grant, now_ms: u64) -> Result<GrantClaims, Refusal> {
+fn claims(core: &Core, grant: &Grant, now_ms: u64) -> Result<GrantClaims, Refusal> {
     let state = core.cluster()?;
     grant::verify(&state.keys, grant, now_ms).map_err(|error| refused(error.code(), error.to_string()))
 }
 
 /// Why the user of a grant may not read a channel.
-pub(super) fn unentitled(
+fn unentitled(
     view: &dyn View,
     channel: ChannelNumber,
     claims: &GrantClaims,

@@ -1,13 +1,11 @@
 //! Carrying out what a session asks about changes to messages.
 
-use throng_protocol::cluster::{AppendChange, By, ChannelInfo, Direction, Grant, Reply, Request};
-use throng_protocol::ids::{ChannelId, GroupId};
+use throng_protocol::cluster::{AppendChange, By, Direction, Reply, Request};
 use throng_protocol::message::{Ack, Change, Changes, Expansion, Message, ReadExpansion};
 
 use super::page;
 use super::requests::{Answer, Requests};
 use crate::refused::Refused;
-use crate::upstream::Deadline;
 
 impl Requests {
     pub(super) async fn change(&self, change: Change) -> Result<Answer, Refused> {
@@ -91,24 +89,6 @@ impl Requests {
             })
             .into()),
             other => Err(Refused::unexpected(&other)),
-        }
-    }
-
-    /// Asks a channel's shard by the right of the session's user, which is renewed when it is outdated.
-    async fn ask(
-        &self,
-        group: &GroupId,
-        channel: &ChannelId,
-        request: impl Fn(&ChannelInfo, Grant) -> Request,
-    ) -> Result<(std::sync::Arc<ChannelInfo>, Reply), Refused> {
-        let by = Deadline::start();
-        let (mut granted, info) = self.readable(group, channel, by).await?;
-        loop {
-            let request = request(&info, granted.grant.clone());
-            match self.shared.upstream.call_shard(info.shard, &request, by).await {
-                Ok(reply) => return Ok((info, reply)),
-                Err(refused) => self.confirm(refused, &mut granted, group, by).await?,
-            }
         }
     }
 }

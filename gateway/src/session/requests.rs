@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use throng_planted::planted;
-use throng_protocol::cluster::{Anchor, Append, By, ChannelInfo, Direction, Page, Reply, Request};
+use throng_protocol::cluster::{Anchor, Append, By, ChannelInfo, Direction, Grant, Page, Reply, Request};
 use throng_protocol::code::Code;
 use throng_protocol::ids::{ChannelId, ChannelNumber, GroupId, Seq, Ts, UserId, UserNumber};
 use throng_protocol::limits::PAGE_ENTRIES_DEFAULT;
@@ -161,47 +161,36 @@ impl Requests {
     }
 
     async fn send(&self, send: message::Send) -> Result<Answer, Refused> {
-        let by = Deadline::start();
-        let directory = &self.shared.directory;
-        let who = &self.member.who;
-        let mut granted = directory.grant(who, &send.group, by).await?;
-        let info = directory
-            .channel(&who.app, &send.group, &send.channel, by)
+        let (info, reply) = self
+            .ask(&send.group, &send.channel, |info, grant| {
+                let append = Append {
+                    channel: info.number,
+                    by: By::Member(grant),
+                    client_message_id: send.client_message_id,
+                    first_attempt_ms: send.first_attempt_ms,
+                    body: send.body.clone(),
+                };
+                let shard = info.shard;
+                Request::Append { shard, append }
+            })
             .await?;
-        loop {
-            let append = Append {
+        match reply {
+            Reply::Appended {
+                epoch,
+                seq,
+                ts,
+                repeat,
+            } => Ok(Message::Ack(Ack {
+                request: send.request,
                 channel: info.number,
-                by: By::Member(granted.grant.clone()),
-                client_message_id: send.client_message_id,
-                first_attempt_ms: send.first_attempt_ms,
-                body: send.body.clone(),
-            };
-            let request = Request::Append {
-                shard: info.shard,
-                append,
-            };
-            match self.shared.upstream.call_shard(info.shard, &request, by).await {
-                Ok(Reply::Appended {
-                    epoch,
-                    seq,
-                    ts,
-                    repeat,
-                }) => {
-                    let (request, channel) = (send.request, info.number);
-                    return Ok(Message::Ack(Ack {
-                        request,
-                        channel,
-                        epoch,
-                        seq,
-                        ts,
-                        repeat,
-                        before: Seq(0),
-                    })
-                    .into());
-                }
-                Ok(other) => return Err(Refused::unexpected(&other)),
-                Err(refused) => self.confirm(refused, &mut granted, &send.group, by).await?,
-            }
+                epoch,
+                seq,
+                ts,
+                repeat,
+                before: Seq(0),
+            })
+            .into()),
+            other => Err(Refused::unexpected(&other)),
         }
     }
 
@@ -247,7 +236,25 @@ impl Requests {
         Ok((info.number, page))
     }
 
-    /// The channel and the user's right to read it: whoever may not know that it exists is not told.
+    /// Asks a channel's shard by the right of the session's user, which is renewed when it is outdated.
+    pub(super) async fn ask(
+        &self,
+        group: &GroupId,
+        channel: &ChannelId,
+        request: impl Fn(&ChannelInfo, Grant) -> Request,
+    ) -> Result<(Arc<ChannelInfo>, Reply), Refused> {
+        let by = Deadline::start();
+        let (mut granted, info) = self.readable(group, channel, by).await?;
+        loop {
+            let request = request(&info, granted.grant.clone());
+            match self.shared.upstream.call_shard(info.shard, &request, by).await {
+                Ok(reply) => return Ok((info, reply)),
+                Err(refused) => self.confirm(refused, &mut granted, group, by).await?,
+            }
+        }
+    }
+
+    /// The channel and the user's right in it: whoever may not know that it exists is not told.
     pub(super) async fn readable(
         &self,
         group: &GroupId,
