@@ -70,6 +70,9 @@ pub struct NewKeys {
 /// What became of a change.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Changed {
+    /// What names the change: its epoch and its seq.
+    #[schema(example = "1-43")]
+    place: String,
     /// The epoch of the channel's log.
     epoch: u32,
     /// The place of the change in the log: the version that the message has by it.
@@ -106,7 +109,7 @@ type Target = (GroupId, ChannelId, String);
 
 /// Give a message another body
 ///
-/// A member may do so with messages of their own, a group's creator and the app with all.
+/// A member may do so with messages of their own, and with others' by the permission `modify_others`; the app with all.
 #[utoipa::path(
     put,
     path = "/v1/groups/{group}/channels/{channel}/messages/{message}",
@@ -122,7 +125,7 @@ type Target = (GroupId, ChannelId, String);
         (status = OK, description = "It has another body", body = Changed),
         (status = FORBIDDEN, description = "The member may not, or is muted", body = ErrorBody),
         (status = NOT_FOUND, description = "There is no such message, group, channel or member", body = ErrorBody),
-        (status = CONFLICT, description = "Something else had the same idempotency key", body = ErrorBody),
+        (status = CONFLICT, description = "Something else had the same idempotency key, or the channel is archived", body = ErrorBody),
         (status = GONE, description = "The message was recalled or deleted", body = ErrorBody),
         (status = PAYLOAD_TOO_LARGE, description = "The body is over 128 KiB", body = ErrorBody),
     ),
@@ -156,7 +159,7 @@ pub async fn modify_message(
         (status = OK, description = "It is taken back", body = Changed),
         (status = FORBIDDEN, description = "The member may not", body = ErrorBody),
         (status = NOT_FOUND, description = "There is no such message, group, channel or member", body = ErrorBody),
-        (status = CONFLICT, description = "Something else had the same idempotency key", body = ErrorBody),
+        (status = CONFLICT, description = "Something else had the same idempotency key, or the channel is archived", body = ErrorBody),
         (status = GONE, description = "The message was recalled or deleted", body = ErrorBody),
     ),
 )]
@@ -186,7 +189,7 @@ pub async fn recall_message(
         (status = OK, description = "It is deleted", body = Changed),
         (status = FORBIDDEN, description = "The member may not", body = ErrorBody),
         (status = NOT_FOUND, description = "There is no such message, group, channel or member", body = ErrorBody),
-        (status = CONFLICT, description = "Something else had the same idempotency key", body = ErrorBody),
+        (status = CONFLICT, description = "Something else had the same idempotency key, or the channel is archived", body = ErrorBody),
         (status = GONE, description = "The message was deleted before", body = ErrorBody),
     ),
 )]
@@ -216,9 +219,9 @@ pub async fn delete_message(
     request_body = NewKeys,
     responses(
         (status = OK, description = "They are set and removed", body = Changed),
-        (status = FORBIDDEN, description = "The member is muted", body = ErrorBody),
+        (status = FORBIDDEN, description = "The member may not, or is muted", body = ErrorBody),
         (status = NOT_FOUND, description = "There is no such message, group, channel or member", body = ErrorBody),
-        (status = CONFLICT, description = "The message would have more than 300 keys, or something else had the same idempotency key", body = ErrorBody),
+        (status = CONFLICT, description = "The message would have more than 300 keys, something else had the same idempotency key, or the channel is archived", body = ErrorBody),
         (status = GONE, description = "The message was recalled or deleted", body = ErrorBody),
     ),
 )]
@@ -317,6 +320,7 @@ async fn change(
             repeat,
             before,
         } => Ok(Json(Changed {
+            place: place(epoch, seq),
             epoch: epoch.0,
             seq: seq.0,
             ts: ts.0.to_string(),

@@ -17,7 +17,7 @@ use crate::{Api, unexpected};
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewGroup {
-    /// Who is its creator and first member, and may kick and mute members.
+    /// Who is its creator and first member, and may do everything in it.
     #[schema(value_type = String, min_length = 1, max_length = 64, example = "ann")]
     creator: UserId,
 }

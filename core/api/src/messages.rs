@@ -163,7 +163,7 @@ pub struct Wanted {
         (status = OK, description = "It is stored", body = Sent),
         (status = NOT_FOUND, description = "There is no such group, channel or member", body = ErrorBody),
         (status = FORBIDDEN, description = "The sender is muted, or has no permission to send", body = ErrorBody),
-        (status = CONFLICT, description = "Another message had the same idempotency key", body = ErrorBody),
+        (status = CONFLICT, description = "Another message had the same idempotency key, or the channel is archived", body = ErrorBody),
         (status = PAYLOAD_TOO_LARGE, description = "The body is over 128 KiB", body = ErrorBody),
     ),
 )]

@@ -596,7 +596,8 @@ async fn members_do_what_their_roles_let_them() {
     assert_eq!(made["done"], true);
     let bobs = "/v1/groups/town/members/bob/roles";
     world.done("PUT", bobs, json!({"roles": ["janitor"]})).await;
-    world.done("POST", &recall, json!({"by": "bob"})).await;
+    let recalled = world.done("POST", &recall, json!({"by": "bob"})).await;
+    assert_eq!(recalled["place"], "1-2");
 
     let page = world.done("GET", "/v1/groups/town/members", Value::Null).await;
     let of = |name: &str| {

@@ -156,7 +156,7 @@ pub enum Request {
         user: UserId,
         /// That user's number.
         number: UserNumber,
-        /// The member who asks, the group's creator; `None` for the app itself, not from edges.
+        /// The member who asks; `None` for the app itself, not from edges.
         by: Option<UserNumber>,
         /// The version at which the membership began that is to end; `None` for whichever there is.
         since: Option<u64>,
@@ -173,7 +173,7 @@ pub enum Request {
         number: UserNumber,
         /// Until when, Unix milliseconds; 0 gives the right back.
         until_ms: u64,
-        /// The member who asks, the group's creator; `None` for the app itself, not from edges.
+        /// The member who asks; `None` for the app itself, not from edges.
         by: Option<UserNumber>,
     },
     /// Adds a key that a back end of an app uses the Server API with. Idempotent. Admin only.
